@@ -47,7 +47,7 @@ class Settings:
     postgres_timeout: float = 5.0  # one statement, and one attempt to connect
     redis_prefix: str = "eb"  # first part of every key
     redis_timeout: float = 5.0  # one command
-    shards: int = 1  # taken when the database is made; fixed from then on
+    shards: int = 0  # of a new database, whose number is fixed from then on; 0: what it has, or 1
 
     # The door.
     host: str = "127.0.0.1"
@@ -107,7 +107,7 @@ class Settings:
         for name in known_numbers(type(self)):
             if getattr(self, name) < 0:
                 raise BadSetting(name, "must not be negative")
-        for name in ("postgres_pool_size", "shards", "flush_events", "max_publish_events"):
+        for name in ("postgres_pool_size", "flush_events", "max_publish_events"):
             if getattr(self, name) < 1:
                 raise BadSetting(name, "must be at least 1")
         if not 1.0 <= self.ack_deadline <= 12 * 3600:

@@ -1,0 +1,72 @@
+"""The command `eventbroker-server`: runs the broker until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+
+import uvloop
+
+from eventbroker_server import logs
+from eventbroker_server.app import Endpoints, announced, running
+from eventbroker_server.domain.errors import BrokerError
+from eventbroker_server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+READY = """
+eventbroker is ready on {target}  (Ctrl-C stops it)
+
+  publish:    grpcurl -plaintext -d '{{"events": [{{"event_id": "1", "event_type": "user.created",
+                "aggregate_type": "User", "aggregate_id": "u1", "tenant_id": "acme",
+                "timestamp": "2026-01-01T00:00:00Z", "json": "{{}}"}}]}}' {target} \\
+                eventbroker.v1.PublisherService/Publish
+  subscribe:  grpcurl -plaintext -d '{{"group": "demo", "event_types": ["user.*"]}}' {target} \\
+                eventbroker.v1.SubscriberService/Subscribe
+
+  With buf:   buf curl --http2-prior-knowledge --protocol grpc -d '...' http://{target}/eventbroker.v1.PublisherService/Publish
+"""
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings) as endpoints, announced(settings, endpoints):
+        _say_ready(endpoints)
+        await stop.wait()
+        log.info("stopping")
+
+
+def _say_ready(endpoints: Endpoints) -> None:
+    sys.stdout.write(READY.format(target=endpoints.target))
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Exit 0 after an orderly stop, 1 with one line when the broker cannot start or go on."""
+    try:
+        settings = Settings.load()
+        logs.set_up(settings.log_level)
+        uvloop.run(_serve(settings))
+    except BrokerError as exc:
+        sys.exit(f"eventbroker: {exc}")
+    except BaseExceptionGroup as group:
+        told, rest = group.split(BrokerError)
+        if rest is not None:
+            raise
+        sys.exit("\n".join(f"eventbroker: {exc}" for exc in _leaves(told)))
+
+
+def _leaves(group: BaseExceptionGroup[BrokerError] | None) -> list[BaseException]:
+    leaves: list[BaseException] = []
+    for exc in group.exceptions if group else ():
+        leaves += _leaves(exc) if isinstance(exc, BaseExceptionGroup) else [exc]
+    return leaves
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,225 @@
+"""The whole broker, put together: the only file that knows every part.
+
+`running` starts the parts from the stores up, yields when calls are answered, and stops them in the mirror order: no new
+calls, streams told to come back, deliveries handed back, what is queued flushed and relayed, connections closed,
+engines stopped. A part that dies takes the broker down with its own exception.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import uuid
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eventbroker_server.broker.append import AppendLimits, Writer
+from eventbroker_server.broker.delivery import Rhythm
+from eventbroker_server.broker.publishing import Publishing
+from eventbroker_server.broker.relay import Relay
+from eventbroker_server.broker.settle import Settling
+from eventbroker_server.broker.subscription import StreamTimes
+from eventbroker_server.broker.subscriptions import Subscriptions
+from eventbroker_server.domain.ack_id import Signer
+from eventbroker_server.engines import embedded_engines
+from eventbroker_server.postgres.event_log import PostgresEventLog
+from eventbroker_server.postgres.group_store import PostgresGroupStore
+from eventbroker_server.postgres.migrate import migrate
+from eventbroker_server.postgres.pool import open_pool
+from eventbroker_server.postgres.safety import check_postgres
+from eventbroker_server.redis.connection import check_redis, open_redis
+from eventbroker_server.redis.streams import RedisStreams
+from eventbroker_server.rpc.auth import OpenProvider, check_host
+from eventbroker_server.rpc.convert import EventCodec
+from eventbroker_server.rpc.door import Door
+from eventbroker_server.rpc.event_store import EventStoreServicer
+from eventbroker_server.rpc.publisher import PublisherServicer, PublishLimits
+from eventbroker_server.rpc.server import Server
+from eventbroker_server.rpc.subscriber import FlowDefaults, SubscriberServicer
+from eventbroker_server.settings import default_data_dir
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from eventbroker_server.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Where the broker listens, and where its stores are."""
+
+    target: str
+    postgres: str
+    redis: str
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[Endpoints]:
+    """The broker, answering calls. Raises StartupError, or whatever a part died of."""
+    provider = OpenProvider()
+    check_host(settings.host, provider)
+    async with AsyncExitStack() as stack:
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        postgres_url, redis_url = await stack.enter_async_context(_engines(settings, tasks))
+
+        pool = await stack.enter_async_context(open_pool(settings, postgres_url))
+        postgres_version = await check_postgres(pool)
+        installation = await migrate(pool, settings.shards)
+        event_log, groups = PostgresEventLog(pool), PostgresGroupStore(pool)
+
+        redis = await stack.enter_async_context(open_redis(settings, redis_url))
+        redis_version = await check_redis(redis)
+        streams = RedisStreams(redis, settings.redis_prefix, process=uuid.uuid4().hex[:8])
+
+        spawned: list[asyncio.Task[None]] = []
+
+        def spawn(work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
+            task = tasks.create_task(work, name=name)
+            spawned.append(task)
+            task.add_done_callback(spawned.remove)
+            return task
+
+        codec, signer = EventCodec(), Signer(installation.ack_key)
+        subscriptions = Subscriptions(
+            event_log,
+            groups,
+            streams,
+            codec,
+            signer,
+            shards=installation.shards,
+            rhythm=Rhythm(settings.sweep_interval, settings.checkpoint_interval),
+            times=StreamTimes(settings.heartbeat_interval, settings.stream_max_age),
+            default_ack_deadline=settings.ack_deadline,
+            most=settings.max_streams,
+            spawn=spawn,
+        )
+        stack.callback(lambda: [task.cancel() for task in spawned])
+
+        relays, writers = [], []
+        for shard in range(installation.shards):
+            relay = Relay(event_log, streams, codec, shard, subscriptions.relayed, settings.sweep_interval)
+            writers.append(Writer(event_log, shard, _append_limits(settings), relay.offer))
+            relays.append(relay)
+            spawn(subscriptions.listen(shard), f"signals {shard}")
+            spawn(subscriptions.beat(shard, settings.process_ttl), f"heartbeat {shard}")
+        await stack.enter_async_context(_working("relay", relays, tasks))
+        await stack.enter_async_context(_working("writer", writers, tasks))
+
+        door = Door(provider, settings.max_calls)
+        server = Server(
+            door,
+            PublisherServicer(
+                Publishing(writers),
+                PublishLimits(settings.max_publish_events, settings.max_publish_bytes, settings.max_event_bytes),
+            ),
+            SubscriberServicer(
+                subscriptions,
+                Settling(signer, streams, subscriptions),
+                FlowDefaults(
+                    settings.max_unsettled_events, settings.max_unsettled_bytes, settings.max_batch_events
+                ),
+            ),
+            EventStoreServicer(event_log),
+            settings.max_publish_bytes,
+        )
+        port = await server.start(settings.host, settings.port)
+        stack.push_async_callback(_drain, server, subscriptions, settings.drain_timeout)
+        await server.serving()
+        log.info(
+            "serving",
+            extra={
+                "host": settings.host,
+                "port": port,
+                "postgres": postgres_version,
+                "redis": redis_version,
+                "shards": installation.shards,
+                "broker": streams.process,
+            },
+        )
+        yield Endpoints(f"{settings.host}:{port}", postgres_url, redis_url)
+
+
+@asynccontextmanager
+async def _engines(settings: Settings, tasks: asyncio.TaskGroup) -> AsyncIterator[tuple[str, str]]:
+    """The URLs of both stores; an engine is started for each that has none."""
+    if settings.postgres_url and settings.redis_url:
+        yield settings.postgres_url, settings.redis_url
+        return
+    async with embedded_engines(
+        Path(settings.data_dir or default_data_dir()),
+        postgres=not settings.postgres_url,
+        valkey=not settings.redis_url,
+        postgres_bin=settings.postgres_bin,
+        valkey_bin=settings.valkey_bin,
+    ) as engines:
+        watch = tasks.create_task(engines.wait_failed(), name="engines")
+        try:
+            yield (
+                engines.postgres.url if engines.postgres else settings.postgres_url,
+                engines.valkey.url if engines.valkey else settings.redis_url,
+            )
+        finally:
+            watch.cancel()
+
+
+def _append_limits(settings: Settings) -> AppendLimits:
+    return AppendLimits(
+        flush_events=settings.flush_events,
+        linger=settings.flush_linger,
+        backlog_events=settings.append_backlog_events,
+        backlog_bytes=settings.append_backlog_bytes,
+        cached_aggregates=settings.aggregate_cache,
+    )
+
+
+@asynccontextmanager
+async def _working(kind: str, parts: list[Relay] | list[Writer], tasks: asyncio.TaskGroup) -> AsyncIterator[None]:
+    """Run parts until they have done what is waiting, for 10 s at most."""
+    working = [tasks.create_task(part.run(), name=f"{kind} {number}") for number, part in enumerate(parts)]
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.close()
+        await asyncio.wait(working, timeout=10)
+        for task in working:
+            task.cancel()
+
+
+async def _drain(server: Server, subscriptions: Subscriptions, timeout: float) -> None:
+    """Take no more, tell streams to come back elsewhere, and wait for what is under way: `stop` alone returns before
+    the handlers have given back what their consumers hold."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + timeout
+    await server.not_serving()
+    subscriptions.close()
+    while subscriptions.count and loop.time() < end:
+        await asyncio.sleep(0.02)
+    await server.stop(grace=max(1.0, end - loop.time()))
+    while subscriptions.count and loop.time() < end + 2:
+        await asyncio.sleep(0.02)
+    log.info("stopped serving", extra={"streams_left": subscriptions.count})
+
+
+@asynccontextmanager
+async def announced(settings: Settings, endpoints: Endpoints) -> AsyncIterator[None]:
+    """Write endpoints.json into the data directory, for tools on this machine, while the broker serves."""
+    path = Path(settings.data_dir or default_data_dir()) / "endpoints.json"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(f".{os.getpid()}")
+        draft.touch(mode=0o600)
+        draft.write_text(json.dumps(asdict(endpoints)))
+        draft.replace(path)
+    except OSError as exc:
+        log.info("no endpoints.json: %s", exc)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)

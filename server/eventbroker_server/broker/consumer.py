@@ -1,0 +1,131 @@
+"""One consumer's stream: what it may have, what it holds, and what it is handed next.
+
+Credit is counted from when an entry is read from Redis until it is settled, by events and by bytes. The deadline of an
+event starts when it is handed over, not when it was read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from eventbroker_server.ports import Received
+
+
+@dataclass(frozen=True, slots=True)
+class FlowControl:
+    """Events and bytes that may be out with a stream; events in one batch."""
+
+    max_unsettled_events: int
+    max_unsettled_bytes: int
+    max_batch_events: int
+
+
+class ClosingReason(Enum):
+    """Why a stream ends. The numbers are those of the protocol."""
+
+    SHUTDOWN = 1
+    MAX_AGE = 2
+    REPLACED = 3
+
+
+Place = tuple[int, int]  # shard, position: names an event within a group
+
+
+@dataclass(slots=True)
+class Hold:
+    """An entry that was read for a consumer and is not settled. The deadline (of the loop's clock) is None until it is
+    handed over."""
+
+    shard: int
+    generation: int
+    entry: Received
+    size: int
+    deadline: float | None = None
+
+
+class Batch(NamedTuple):
+    """Entries handed over now, to be settled until the deadline (of the loop's clock)."""
+
+    holds: list[Hold]
+    deadline: float
+
+
+class Consumer:
+    """A consumer that is connected to this broker. `name` is its name in Redis."""
+
+    def __init__(
+        self, consumer_id: str, name: str, flow: FlowControl, ack_deadline: float, wake: Callable[[], None]
+    ) -> None:
+        self.id = consumer_id
+        self.name = name
+        self.flow = flow
+        self.holds: dict[Place, Hold] = {}
+        self.closing: ClosingReason | None = None
+        self.doubtful: set[int] = set()  # shards where a read may have taken entries whose reply was lost
+        self._ack_deadline = ack_deadline
+        self._wake = wake
+        self._bytes = 0
+        self._mean_size = 512.0
+        self._outbox: list[Hold] = []
+        self._ready = asyncio.Event()
+
+    def credit(self) -> int:
+        """How many entries may be read for it now."""
+        room = self.flow.max_unsettled_bytes - self._bytes
+        if room <= 0 or self.closing is not None:
+            return 0
+        by_bytes = max(1, int(room / self._mean_size))
+        return min(self.flow.max_unsettled_events - len(self.holds), by_bytes)
+
+    def give(self, hold: Hold) -> None:
+        """Put an entry that was read for it into its outbox."""
+        place = (hold.shard, hold.entry.position)
+        self.take_back([place])
+        self.holds[place] = hold
+        self._bytes += hold.size
+        self._mean_size += (hold.size - self._mean_size) / 64
+        self._outbox.append(hold)
+        self._ready.set()
+
+    def take_back(self, places: Iterable[Place]) -> list[Hold]:
+        """Forget what is settled or lost, and answer what it held of it."""
+        lost = []
+        for place in places:
+            if (hold := self.holds.pop(place, None)) is not None:
+                self._bytes -= hold.size
+                lost.append(hold)
+        if lost:
+            self._wake()
+        return lost
+
+    def close(self, reason: ClosingReason) -> None:
+        if self.closing is None:
+            self.closing = reason
+        self._ready.set()
+
+    async def next(self, timeout: float) -> Batch | None:
+        """Hand over what is there, waiting at most `timeout` seconds; None when nothing came or it is closing."""
+        if not self._outbox and self.closing is None:
+            self._ready.clear()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._ready.wait()
+            except TimeoutError:
+                return None
+        if self.closing is not None:
+            return None
+        most = self.flow.max_batch_events
+        taken, self._outbox = self._outbox[:most], self._outbox[most:]
+        deadline = asyncio.get_running_loop().time() + self._ack_deadline
+        holds = []
+        for hold in taken:
+            if self.holds.get((hold.shard, hold.entry.position)) is hold:
+                hold.deadline = deadline
+                holds.append(hold)
+        return Batch(holds, deadline) if holds else None

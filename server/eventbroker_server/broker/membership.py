@@ -1,0 +1,154 @@
+"""One group in one shard: its place in Redis, as this broker knows it.
+
+A group's state in Redis may vanish (FLUSHALL, a group destroyed by hand) or be older than what PostgreSQL knows. Then
+it is made anew at its checkpoint: live from the head on, and what lies between is fed, page by page, from PostgreSQL
+into the group's backfill stream. Any broker may do any of these steps; each is a compare-and-append.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from eventbroker_server.ports import Entry, Membership, Stale
+
+if TYPE_CHECKING:
+    from eventbroker_server.domain.group import Group
+    from eventbroker_server.ports import Codec, EventLog, GroupState, GroupStore, Progress, Received, Streams
+
+log = logging.getLogger(__name__)
+
+_PAGE = 500  # positions looked at for one page of the backfill
+_LOW_WATER = 1_000  # no more is fed while as much as this waits in the backfill
+
+
+class ShardMembership:
+    """`open` first; then `read`. Stale means: `open` again."""
+
+    def __init__(
+        self,
+        group: Group,
+        shard: int,
+        groups: GroupStore,
+        event_log: EventLog,
+        streams: Streams,
+        codec: Codec,
+        *,
+        from_latest: bool,
+    ) -> None:
+        self.group = group
+        self.shard = shard
+        self.types: list[str] = []  # joined
+        self.progress: Progress | None = None  # as of the last checkpoint
+        self._name = str(group.key)
+        self._known_types = 0
+        self._groups = groups
+        self._log = event_log
+        self._streams = streams
+        self._codec = codec
+        self._from_latest = from_latest
+        self._state: GroupState | None = None
+        self._generation = 0  # the last one that was open
+        self._memory: Membership | None = None  # of an ephemeral group, which PostgreSQL does not know
+
+    @property
+    def generation(self) -> int:
+        return self._state.generation if self._state else 0
+
+    @property
+    def is_open(self) -> bool:
+        return self._state is not None
+
+    @property
+    def has_history(self) -> bool:
+        """Whether history is left to feed."""
+        return self._state is not None and self._state.backfilling
+
+    async def open(self) -> bool:
+        """Join all streams of the group; answer whether it was made anew since the last time. Raises Stale while the
+        relay has not begun."""
+        types = await self._streams.types(self.shard)
+        joining = sorted(filter(self.group.filter.matches, types))
+        membership = await self._membership()
+        state = await self._streams.open_group(self.shard, self._name, joining, membership, make=False)
+        if state is None:
+            membership = await self._next_generation(membership.generation)
+            state = await self._streams.open_group(self.shard, self._name, joining, membership, make=True)
+            if state is None:
+                raise Stale
+            log.info(
+                "group made anew",
+                extra={"group": self._name, "shard": self.shard, "after": state.fed, "live_after": state.backfill_to},
+            )
+        self.types = joining
+        self._known_types = len(types)
+        self._state = state
+        before, self._generation = self._generation, state.generation
+        return before not in (0, state.generation)
+
+    def lose(self) -> None:
+        """Things in Redis are not as they were: open again."""
+        self._state = None
+
+    async def _membership(self) -> Membership:
+        if not self.group.ephemeral:
+            return await self._groups.membership(self.group.key, self.shard)
+        if self._memory is None:
+            self._memory = Membership(await self._log.head(self.shard) if self._from_latest else 0, 1)
+        return self._memory
+
+    async def _next_generation(self, after: int) -> Membership:
+        if self._memory is None:
+            return await self._groups.next_generation(self.group.key, self.shard, after)
+        self._memory = Membership(self._memory.checkpoint, after + 1)
+        return self._memory
+
+    async def read(self, consumer: str, count: int) -> list[Received]:
+        """Take up to `count` entries for a consumer. Those of other tenants are settled here. Raises Stale."""
+        assert self._state is not None
+        received = await self._streams.read(self.shard, self._name, self.generation, consumer, self.types, count)
+        unwanted = [entry for entry in received if not self.group.wants_tenant(entry.tenant_id)]
+        if unwanted:
+            await self._streams.drop(self.shard, self._name, self.generation, unwanted)
+            received = [entry for entry in received if self.group.wants_tenant(entry.tenant_id)]
+        return [await self._with_body(entry) if entry.body is None else entry for entry in received]
+
+    async def _with_body(self, entry: Received) -> Received:
+        """An entry that Redis no longer has, from PostgreSQL."""
+        stored = await self._log.read(self.shard, entry.position - 1, entry.position)
+        return entry._replace(body=self._codec.encode(stored[0]))
+
+    async def feed(self) -> None:
+        """Feed one page of history into the backfill, if there is any and the backfill is low. Raises Stale."""
+        state = self._state
+        if state is None or not state.backfilling:
+            return
+        if state.waiting >= _LOW_WATER:  # as of the last feed: look again
+            state = self._state = await self._streams.feed(self.shard, self._name, state, state.fed, [])
+            if state.waiting >= _LOW_WATER:
+                return
+        upto = min(state.backfill_to, state.fed + _PAGE)
+        events = await self._log.read_for(self.group, self.shard, state.fed, upto)
+        entries = [
+            Entry(stored.position, stored.event.event_type, stored.event.tenant_id, self._codec.encode(stored))
+            for stored in events
+        ]
+        self._state = await self._streams.feed(self.shard, self._name, state, upto, entries)
+
+    async def checkpoint(self) -> None:
+        """Write down how far the group has come. Raises Stale."""
+        if self._state is None:
+            return
+        progress = await self._streams.progress(
+            self.shard, self._name, self.generation, self.types, self._known_types
+        )
+        self.progress = progress
+        if self._memory is not None:
+            self._memory = self._memory._replace(checkpoint=max(progress.settled, self._memory.checkpoint))
+        else:
+            await self._groups.save_checkpoint(self.group.key, self.shard, self.generation, progress.settled)
+
+    async def delete(self) -> None:
+        """Forget an ephemeral group."""
+        if self._state is not None:
+            await self._streams.delete_group(self.shard, self._name, self.generation, self.types)

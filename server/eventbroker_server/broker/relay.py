@@ -1,0 +1,160 @@
+"""The relay: from the log to the streams, by compare-and-append.
+
+The broker that committed events relays them at once, from memory. If the streams are not right before them, it reads
+what is missing from PostgreSQL. So any broker may relay at any moment: a late or repeated relay changes nothing, and a
+sweep fills what a crash left behind. A Redis that has nothing is told where the log stands; what is older comes to each
+group through its backfill.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING
+
+from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable, UnsafeStore
+from eventbroker_server.ports import Entry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from eventbroker_server.domain.event import StoredEvent
+    from eventbroker_server.ports import Codec, EventLog, Streams
+
+log = logging.getLogger(__name__)
+
+_BATCH_EVENTS = 500
+_BATCH_BYTES = 1 << 20
+_MOST_WAITING = 20_000  # what waits beyond this is dropped here, and read from PostgreSQL when its turn comes
+_GRACE = 0.003  # how long to wait for another broker's relay before reading its events from PostgreSQL
+
+
+class Relay:
+    """Relays one shard. `offer` takes what this broker committed; `relayed` is told the types that were added."""
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        streams: Streams,
+        codec: Codec,
+        shard: int,
+        relayed: Callable[[int, Iterable[str]], None],
+        sweep_interval: float,
+    ) -> None:
+        self._log = event_log
+        self._streams = streams
+        self._codec = codec
+        self._shard = shard
+        self._relayed = relayed
+        self._sweep_interval = sweep_interval
+        self._waiting: deque[StoredEvent] = deque()
+        self._arrived = asyncio.Event()
+        self._closed = False
+        self.head = 0  # as far as this broker knows
+
+    def offer(self, events: list[StoredEvent]) -> None:
+        """Relay these soon; positions grow from call to call."""
+        if len(self._waiting) + len(events) <= _MOST_WAITING:
+            self._waiting.extend(events)
+        self._arrived.set()
+
+    def close(self) -> None:
+        """`run` ends when what waits is relayed, or at the first failure."""
+        self._closed = True
+        self._arrived.set()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        next_sweep = loop.time()
+        away = False
+        while True:
+            try:
+                if self._waiting:
+                    await self._relay_waiting()
+                elif self._closed:
+                    return
+                if loop.time() >= next_sweep:
+                    next_sweep = loop.time() + self._sweep_interval
+                    await self.sweep()
+                if away:
+                    log.warning("relaying again", extra={"shard": self._shard})
+                    away = False
+            except (StreamsUnavailable, StoreUnavailable) as exc:
+                if self._closed:
+                    return
+                if not away:
+                    log.warning("cannot relay: %s", exc, extra={"shard": self._shard})
+                    away = True
+                await asyncio.sleep(0.2)
+                next_sweep = loop.time()
+            if not self._waiting and not self._closed:
+                self._arrived.clear()
+                try:
+                    async with asyncio.timeout(max(0.0, next_sweep - loop.time())):
+                        await self._arrived.wait()
+                except TimeoutError:
+                    pass
+
+    async def sweep(self) -> None:
+        """Relay all that is committed and not relayed yet."""
+        committed = await self._log.head(self._shard)
+        head = await self._streams.head(self._shard)
+        if head is None:
+            head = await self._begin(committed)
+        if head > committed and head > (committed := await self._log.head(self._shard)):
+            raise UnsafeStore(
+                f"Redis has relayed shard {self._shard} up to {head}, but PostgreSQL has events up to {committed}: these "
+                "two do not belong together",
+                "Empty that Redis, or set another redis_prefix",
+            )
+        self.head = head
+        while head < committed:
+            head = await self._relay_from_log(head, committed)
+
+    async def _relay_waiting(self) -> None:
+        batch: list[Entry] = []
+        size = 0
+        expected = self._waiting[0].position
+        while self._waiting and len(batch) < _BATCH_EVENTS and size < _BATCH_BYTES:
+            if self._waiting[0].position != expected:
+                break  # another broker's events lie between
+            entry = self._entry(self._waiting.popleft())
+            batch.append(entry)
+            size += len(entry.body)
+            expected += 1
+        for attempt in range(3):
+            head = await self._relay_batch(batch)
+            if head >= expected - 1:
+                return
+            if attempt == 0:
+                await asyncio.sleep(_GRACE)
+                head = await self._streams.head(self._shard) or head
+            while head < batch[0].position - 1:
+                head = await self._relay_from_log(head, batch[0].position - 1)
+            batch = [entry for entry in batch if entry.position > head]
+            if not batch:
+                return
+        # What is left is found by the next sweep.
+
+    async def _relay_from_log(self, head: int, upto: int) -> int:
+        events = await self._log.read(self._shard, head, min(upto, head + _BATCH_EVENTS))
+        return await self._relay_batch([self._entry(stored) for stored in events])
+
+    async def _relay_batch(self, batch: list[Entry]) -> int:
+        head = await self._streams.relay(self._shard, batch)
+        if head is None:
+            head = await self._begin(await self._log.head(self._shard))
+            self._relayed(self._shard, ())
+        elif head == batch[-1].position:
+            self.head = head
+            self._relayed(self._shard, {entry.event_type for entry in batch})
+        return head
+
+    async def _begin(self, committed: int) -> int:
+        log.info("these streams begin after what is stored", extra={"shard": self._shard, "position": committed})
+        return await self._streams.start_at(self._shard, committed)
+
+    def _entry(self, stored: StoredEvent) -> Entry:
+        event = stored.event
+        return Entry(stored.position, event.event_type, event.tenant_id, self._codec.encode(stored))

@@ -1,0 +1,124 @@
+"""A subscription: one stream to one consumer, from its opening to its closing."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from eventbroker_server.broker.consumer import ClosingReason
+from eventbroker_server.domain.ack_id import Lane
+from eventbroker_server.domain.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from eventbroker_server.broker.consumer import Batch, Consumer
+    from eventbroker_server.broker.delivery import Delivery
+    from eventbroker_server.domain.ack_id import Signer
+    from eventbroker_server.ports import EventLog
+
+
+@dataclass(frozen=True, slots=True)
+class StreamTimes:
+    """Seconds between signs of life, and the age of a stream, give or take 10 %."""
+
+    heartbeat: float
+    max_age: float
+
+
+class Handed(NamedTuple):
+    """An event that is handed over: serialized, with its ack id and the number of the attempt."""
+
+    body: bytes
+    ack_id: str
+    attempt: int
+
+
+class HandedOver(NamedTuple):
+    """Events that are handed over now, to be settled until the deadline."""
+
+    events: list[Handed]
+    deadline: datetime
+
+
+class ShardProgress(NamedTuple):
+    """How far the group has come in a shard: relayed up to head, settled up to settled."""
+
+    shard: int
+    head: int
+    settled: int
+
+
+class SignOfLife(NamedTuple):
+    """How the group stands. The age is that of the oldest event that is not settled, if there is one."""
+
+    now: datetime
+    shards: list[ShardProgress]
+    oldest_unsettled_age: timedelta | None
+
+
+class Farewell(NamedTuple):
+    """The stream ends; come back after so many seconds."""
+
+    reason: ClosingReason
+    retry_after: float
+
+
+class Subscription:
+    """What a stream says: call `next` until it answers a Farewell."""
+
+    def __init__(
+        self, delivery: Delivery, consumer: Consumer, signer: Signer, event_log: EventLog, times: StreamTimes
+    ) -> None:
+        self.group = delivery.group
+        self.consumer = consumer
+        self._delivery = delivery
+        self._signer = signer
+        self._log = event_log
+        self._times = times
+        now = asyncio.get_running_loop().time()
+        self._heartbeat_at = now + times.heartbeat
+        self._ends_at = now + times.max_age * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load, hides nothing
+
+    async def next(self) -> HandedOver | SignOfLife | Farewell:
+        loop = asyncio.get_running_loop()
+        while True:
+            wait = min(self._heartbeat_at, self._ends_at) - loop.time()
+            batch = await self.consumer.next(max(0.0, wait))
+            if batch is not None:
+                return self._hand_over(batch)
+            if self.consumer.closing is None and loop.time() >= self._ends_at:
+                self.consumer.close(ClosingReason.MAX_AGE)
+            if self.consumer.closing is not None:
+                return Farewell(self.consumer.closing, random.uniform(0.0, 1.0))  # noqa: S311 - spreads load
+            if loop.time() >= self._heartbeat_at:
+                self._heartbeat_at = loop.time() + self._times.heartbeat
+                return await self._sign_of_life()
+
+    def _hand_over(self, batch: Batch) -> HandedOver:
+        self._delivery.handed_over(self.consumer, batch.holds, batch.deadline)
+        group, name = self._delivery.name, self.consumer.name
+        events = []
+        for hold in batch.holds:
+            entry = hold.entry
+            lane = Lane(group, hold.shard, hold.generation, entry.stream, name)
+            ack_id = self._signer.sign(lane, entry.position, entry.number)
+            events.append(Handed(entry.body or b"", ack_id, entry.attempt))
+        return HandedOver(events, datetime.now(UTC) + timedelta(seconds=self.group.ack_deadline))
+
+    async def _sign_of_life(self) -> SignOfLife:
+        now = datetime.now(UTC)
+        shards = []
+        oldest: datetime | None = None
+        for membership in self._delivery.memberships:
+            if (progress := membership.progress) is None:
+                continue
+            shards.append(ShardProgress(membership.shard, progress.head, progress.settled))
+            if progress.unsettled is not None:
+                try:
+                    stored_at = await self._log.record_time(membership.shard, progress.unsettled)
+                except StoreUnavailable:
+                    continue  # a sign of life does without
+                oldest = min(filter(None, (oldest, stored_at)), default=None)
+        return SignOfLife(now, shards, max(now - oldest, timedelta()) if oldest else None)

@@ -1,0 +1,236 @@
+"""All subscriptions of this broker: which groups are delivered here, and what other brokers tell about them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from eventbroker_server.broker.consumer import ClosingReason
+from eventbroker_server.broker.delivery import Delivery
+from eventbroker_server.broker.membership import ShardMembership
+from eventbroker_server.broker.subscription import Subscription
+from eventbroker_server.domain.errors import (
+    GroupMismatch,
+    Overloaded,
+    ShuttingDown,
+    StoreUnavailable,
+    StreamsUnavailable,
+)
+from eventbroker_server.domain.event import shard_of
+from eventbroker_server.domain.filter import TypeFilter
+from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupKey
+from eventbroker_server.ports import Stale
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+
+    from eventbroker_server.broker.consumer import FlowControl
+    from eventbroker_server.broker.delivery import Rhythm
+    from eventbroker_server.broker.subscription import StreamTimes
+    from eventbroker_server.domain.ack_id import Signer
+    from eventbroker_server.ports import Codec, EventLog, GroupStore, Signal, Streams
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller wants to be handed. Empty texts, no patterns and None stand for what the group has, or defaults."""
+
+    tenant: str  # empty: all tenants
+    group: str  # empty: an ephemeral one
+    consumer_id: str
+    patterns: tuple[str, ...]
+    ack_deadline: float | None
+    from_latest: bool | None
+    flow: FlowControl
+
+
+class Subscriptions:
+    """`open` gives a Subscription. `spawn` starts a task that must not die."""
+
+    def __init__(
+        self,
+        event_log: EventLog,
+        groups: GroupStore,
+        streams: Streams,
+        codec: Codec,
+        signer: Signer,
+        *,
+        shards: int,
+        rhythm: Rhythm,
+        times: StreamTimes,
+        default_ack_deadline: float,
+        most: int,
+        spawn: Callable[[Coroutine[None, None, None], str], asyncio.Task[None]],
+    ) -> None:
+        self._log = event_log
+        self._groups = groups
+        self._streams = streams
+        self._codec = codec
+        self._signer = signer
+        self._shards = shards
+        self._rhythm = rhythm
+        self._times = times
+        self._default_ack_deadline = default_ack_deadline
+        self._most = most
+        self._spawn = spawn
+        self._deliveries: dict[str, Delivery] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._count = 0
+        self._closed = False
+
+    @asynccontextmanager
+    async def open(self, wish: Wish) -> AsyncIterator[Subscription]:
+        """A stream to a consumer of a group, which is made if it does not exist.
+
+        Raises GroupMismatch, Overloaded, ShuttingDown, StoreUnavailable. What the consumer holds at the end is given
+        back at once.
+        """
+        if self._closed:
+            raise ShuttingDown
+        if self._count >= self._most:
+            raise Overloaded("open streams", self._most)
+        self._count += 1
+        try:
+            group = await self._group(wish)
+            delivery = self._delivery(group, from_latest=wish.from_latest is not False)
+            consumer = delivery.attach(wish.consumer_id or f"consumer-{uuid.uuid4().hex[:12]}", wish.flow)
+            try:
+                await self._ready(delivery, consumer.id)
+                yield Subscription(delivery, consumer, self._signer, self._log, self._times)
+            finally:
+                await asyncio.shield(self._detach(delivery, consumer))
+        finally:
+            self._count -= 1
+
+    async def _group(self, wish: Wish) -> Group:
+        if not wish.group:
+            key = GroupKey(wish.tenant or ALL_TENANTS, f"~{uuid.uuid4().hex}")
+            deadline = wish.ack_deadline or self._default_ack_deadline
+            return Group(key, TypeFilter.of(*wish.patterns), deadline, ephemeral=True)
+        key = GroupKey(wish.tenant or ALL_TENANTS, wish.group)
+        wanted = Group(key, TypeFilter.of(*wish.patterns), wish.ack_deadline or self._default_ack_deadline)
+        group = await self._groups.find(key) or await self._groups.ensure(wanted, from_latest=bool(wish.from_latest))
+        if (wish.patterns and group.filter != wanted.filter) or (
+            wish.ack_deadline is not None and group.ack_deadline != wish.ack_deadline
+        ):
+            raise GroupMismatch(
+                group=key.name, event_types=str(group.filter), ack_deadline_seconds=f"{group.ack_deadline:g}"
+            )
+        return group
+
+    def _delivery(self, group: Group, *, from_latest: bool) -> Delivery:
+        name = str(group.key)
+        if name not in self._deliveries:
+            tenant = group.key.tenant
+            shards = range(self._shards) if tenant == ALL_TENANTS else [shard_of(tenant, self._shards)]
+            memberships = [
+                ShardMembership(
+                    group, shard, self._groups, self._log, self._streams, self._codec, from_latest=from_latest
+                )
+                for shard in shards
+            ]
+            delivery = Delivery(group, memberships, self._streams, self._rhythm)
+            self._deliveries[name] = delivery
+            self._tasks[name] = self._spawn(delivery.run(), f"delivery {name}")
+        return self._deliveries[name]
+
+    async def _ready(self, delivery: Delivery, consumer_id: str) -> None:
+        """Join the group's streams before the stream counts as open, so that an event published from then on reaches a
+        group that starts at the latest. Without Redis the stream opens all the same, and joins when it is back."""
+        try:
+            for membership in delivery.memberships:
+                if not membership.is_open:
+                    await membership.open()
+                await self._streams.tell_opened(membership.shard, delivery.name, consumer_id)
+        except (Stale, StreamsUnavailable, StoreUnavailable):
+            delivery.wake()
+
+    async def _detach(self, delivery: Delivery, consumer: object) -> None:
+        try:
+            async with asyncio.timeout(5):
+                await delivery.detach(consumer)  # type: ignore[arg-type]
+                if delivery.idle and self._deliveries.get(delivery.name) is delivery:
+                    await self._end(delivery)
+        except TimeoutError:
+            log.warning("could not give back in time", extra={"group": delivery.name})
+
+    async def _end(self, delivery: Delivery) -> None:
+        """Stop delivering a group of which no consumer is left here."""
+        del self._deliveries[delivery.name]
+        self._tasks.pop(delivery.name).cancel()
+        try:
+            if delivery.group.ephemeral:
+                for membership in delivery.memberships:
+                    await membership.delete()
+            else:
+                await delivery.checkpoint()
+        except (Stale, StreamsUnavailable, StoreUnavailable) as exc:
+            log.info("ended without a last word: %s", exc, extra={"group": delivery.name})
+
+    def close(self) -> None:
+        """Open no more, and end all streams with a farewell."""
+        self._closed = True
+        for delivery in self._deliveries.values():
+            for consumer in delivery.consumers.values():
+                consumer.close(ClosingReason.SHUTDOWN)
+
+    @property
+    def count(self) -> int:
+        """How many streams are open."""
+        return self._count
+
+    # What happens elsewhere.
+
+    def relayed(self, shard: int, types: Iterable[str]) -> None:
+        """Events of these types were relayed; of any, if none is named."""
+        types = tuple(types)
+        for delivery in self._deliveries.values():
+            if types:
+                delivery.relayed(shard, types)
+            else:
+                delivery.wake()
+
+    def settled(self, group: str, consumer: str, shard: int, positions: Iterable[int]) -> None:
+        if (delivery := self._deliveries.get(group)) is not None:
+            delivery.settled(consumer, shard, positions)
+
+    def extended(self, group: str, consumer: str, shard: int, positions: Iterable[int], seconds: float) -> None:
+        if (delivery := self._deliveries.get(group)) is not None:
+            delivery.extended(consumer, shard, positions, seconds)
+
+    async def listen(self, shard: int) -> None:
+        """Heed what other brokers tell."""
+        async for signal in self._streams.signals(shard):
+            if signal is None:
+                self.relayed(shard, ())
+            else:
+                self._heed(shard, signal)
+
+    def _heed(self, shard: int, signal: Signal) -> None:
+        own = signal.process == self._streams.process
+        delivery = self._deliveries.get(signal.group)
+        if signal.kind == "relayed" and not own:
+            self.relayed(shard, signal.types)
+        elif signal.kind == "settled" and own:
+            self.settled(signal.group, signal.consumer, shard, signal.positions)
+        elif signal.kind == "extended" and own:
+            self.extended(signal.group, signal.consumer, shard, signal.positions, signal.seconds)
+        elif signal.kind == "returned" and delivery is not None:
+            delivery.wake()
+        elif signal.kind == "opened" and not own and delivery is not None:
+            delivery.replace(signal.consumer)
+
+    async def beat(self, shard: int, ttl: float) -> None:
+        """Tell other brokers that this one lives."""
+        while True:
+            try:
+                await self._streams.beat(shard, ttl)
+            except StreamsUnavailable as exc:
+                log.warning("no heartbeat to Redis: %s", exc)
+            await asyncio.sleep(ttl / 4)

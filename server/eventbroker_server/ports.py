@@ -1,0 +1,265 @@
+"""What the rules need of the two stores, as promises.
+
+broker/ knows these and nothing of PostgreSQL, Redis or protobuf; postgres/, redis/ and rpc/ keep the promises, and
+tests/contract/ holds them to it on every engine we support. All methods may raise StoreUnavailable (EventLog,
+GroupStore) or StreamsUnavailable (Streams): then what they were to do may have happened or not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+
+    from eventbroker_server.domain.ack_id import AckId
+    from eventbroker_server.domain.event import AggregateKey, Event, EventKey, StoredEvent
+    from eventbroker_server.domain.group import Group, GroupKey
+
+
+class Collision(Exception):
+    """An append met an event id or an aggregate version that is taken. Nothing was stored."""
+
+
+class Row(NamedTuple):
+    """An event to be appended as number base + step of its aggregate. Without a base the store looks it up."""
+
+    event: Event
+    base: int | None
+    step: int
+
+
+class Appended(NamedTuple):
+    """Events got the positions first, first + 1, ... in the order of their rows."""
+
+    first: int
+    versions: list[int]
+    record_time: datetime
+
+
+class Decision(Protocol):
+    """A shard that is locked, so that what is read here still holds when rows are inserted."""
+
+    async def find_events(self, keys: Collection[EventKey]) -> dict[EventKey, StoredEvent]: ...
+
+    async def versions(self, aggregates: Collection[AggregateKey]) -> dict[AggregateKey, int]:
+        """The latest version of each aggregate that has one."""
+
+    async def insert(self, rows: Sequence[Row]) -> Appended: ...
+
+
+class EventLog(Protocol):
+    """The log: per shard, positions 1, 2, 3, ... without a gap, in the order of commits."""
+
+    async def append(self, shard: int, rows: Sequence[Row]) -> Appended:
+        """Store all rows, flushed, or none. Raises Collision when a unique key objects."""
+
+    def deciding(self, shard: int) -> AbstractAsyncContextManager[Decision]:
+        """Lock the shard. What is inserted is committed and flushed when the block ends without an exception."""
+
+    async def head(self, shard: int) -> int:
+        """The position of the newest committed event; 0 when there is none."""
+
+    async def read(self, shard: int, after: int, upto: int) -> list[StoredEvent]:
+        """All events at positions after < p <= upto, in order."""
+
+    async def read_for(self, group: Group, shard: int, after: int, upto: int) -> list[StoredEvent]:
+        """Those of them that the group wants."""
+
+    async def find(self, key: EventKey) -> StoredEvent | None: ...
+
+    async def record_time(self, shard: int, position: int) -> datetime | None:
+        """When the event at a position was stored."""
+
+
+class Membership(NamedTuple):
+    """A group's place in one shard: settled up to the checkpoint, at this generation of its state in Redis."""
+
+    checkpoint: int
+    generation: int
+
+
+class GroupStore(Protocol):
+    """Groups and how far each has come."""
+
+    async def ensure(self, group: Group, *, from_latest: bool) -> Group:
+        """Make the group unless it exists; answer the one that is stored. A new group starts at the head, or at 0."""
+
+    async def find(self, key: GroupKey) -> Group | None: ...
+
+    async def membership(self, key: GroupKey, shard: int) -> Membership: ...
+
+    async def next_generation(self, key: GroupKey, shard: int, after: int) -> Membership:
+        """Count the generation up to after + 1, unless somebody did; answer the membership as it is then."""
+
+    async def save_checkpoint(self, key: GroupKey, shard: int, generation: int, position: int) -> None:
+        """Move the checkpoint forward, never back, and only for the present generation."""
+
+
+class Entry(NamedTuple):
+    """What is relayed of an event: its place, what filters look at, and the event itself, serialized."""
+
+    position: int
+    event_type: str
+    tenant_id: str
+    body: bytes
+
+
+class Received(NamedTuple):
+    """An entry that was read for a consumer. `number` counts hand-overs of the event within the group."""
+
+    position: int
+    stream: str  # an event type, or empty for the group's backfill
+    number: int
+    attempt: int
+    tenant_id: str
+    body: bytes | None  # None when Redis no longer has it
+
+
+class GroupState(NamedTuple):
+    """A group's state in one shard of Redis: live streams are read after `joined_at`, history up to `backfill_to` is
+    fed into its backfill stream, so far up to `fed`; `waiting` entries of it are not settled."""
+
+    generation: int
+    joined_at: int
+    backfill_to: int
+    fed: int
+    waiting: int
+
+    @property
+    def backfilling(self) -> bool:
+        return self.fed < self.backfill_to
+
+
+class Progress(NamedTuple):
+    """Every event of the group up to `settled` is settled; the relay has come to `head`."""
+
+    head: int
+    settled: int
+    unsettled: int | None  # the position of the oldest event that is relayed and not settled
+
+
+class Holding(NamedTuple):
+    """A delivery as the pending list has it."""
+
+    position: int
+    stream: str
+    consumer: str
+    number: int
+
+
+class Outcome(Enum):
+    """What became of an ack id."""
+
+    DONE = 1
+    ALREADY_SETTLED = 2
+    OUTDATED = 3
+    UNKNOWN = 4
+
+
+class Stale(Exception):
+    """What the caller knows of a group or of the types in Redis is no longer so: look again. Nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Something that happened at another broker, told through Redis. Losing one costs time, never an event."""
+
+    kind: str  # relayed, returned, settled, extended, opened
+    process: str  # settled, extended: the process that is meant; otherwise the one that tells
+    group: str = ""
+    consumer: str = ""
+    types: tuple[str, ...] = ()
+    positions: tuple[int, ...] = ()
+    seconds: float = 0.0
+
+
+class Streams(Protocol):
+    """Who has what. Every method is one atomic step of one shard, and safe to repeat."""
+
+    process: str
+
+    # The relay.
+    async def head(self, shard: int) -> int | None:
+        """The position up to which the shard is relayed; None when Redis knows nothing of it."""
+
+    async def start_at(self, shard: int, position: int) -> int:
+        """Set the head unless there is one; answer the one there is."""
+
+    async def relay(self, shard: int, entries: Sequence[Entry]) -> int | None:
+        """Add entries at consecutive positions if the head is right before them; answer the head as it is then."""
+
+    async def types(self, shard: int) -> set[str]:
+        """The event types that have a stream."""
+
+    def signals(self, shard: int) -> AsyncIterator[Signal | None]:
+        """What other brokers tell, as it comes; None after a disturbance in which signals may have been lost."""
+
+    # Groups.
+    async def open_group(
+        self, shard: int, group: str, types: Collection[str], membership: Membership, *, make: bool
+    ) -> GroupState | None:
+        """Join the streams of `types`. None if the group is missing, of an earlier generation than the membership's, or
+        has lost a stream; with `make` it is made anew at that generation instead, unless somebody did: live after the
+        head, history from the checkpoint. Raises Stale while the shard has no head."""
+
+    async def feed(self, shard: int, group: str, state: GroupState, upto: int, entries: Sequence[Entry]) -> GroupState:
+        """Add history between state.fed and `upto` to the backfill if nobody else did. Raises Stale."""
+
+    async def read(
+        self, shard: int, group: str, generation: int, consumer: str, types: Sequence[str], count: int
+    ) -> list[Received]:
+        """Take up to `count` entries for a consumer, first what was handed back. Raises Stale."""
+
+    async def drop(self, shard: int, group: str, generation: int, received: Sequence[Received]) -> None:
+        """Settle entries that the group does not want."""
+
+    async def settle(self, deliveries: Sequence[AckId]) -> list[Outcome]:
+        """Settle deliveries of one group, shard and generation. Each is done only if it is the latest of its event."""
+
+    async def extend(self, deliveries: Sequence[AckId], seconds: float) -> list[Outcome]:
+        """Give the same more time, fenced alike."""
+
+    async def hand_back(
+        self,
+        shard: int,
+        group: str,
+        generation: int,
+        types: Sequence[str],
+        holdings: Sequence[Holding],
+        *,
+        failed: bool,
+        leave: str = "",
+    ) -> list[bool]:
+        """Make deliveries free for any consumer, fenced alike; `failed` counts an attempt. Then forget the consumer
+        `leave`, if it has nothing pending."""
+
+    async def holdings(
+        self, shard: int, group: str, generation: int, types: Sequence[str], *, consumer: str = "", idle: float = 0.0
+    ) -> list[Holding]:
+        """What is pending with a consumer, or with any for at least `idle` seconds and past every extension."""
+
+    async def progress(self, shard: int, group: str, generation: int, types: Collection[str], known: int) -> Progress:
+        """How far the group has come. Raises Stale also if there are not `known` types in all."""
+
+    async def delete_group(self, shard: int, group: str, generation: int, types: Collection[str]) -> None:
+        """Forget the group."""
+
+    # Processes.
+    async def beat(self, shard: int, ttl: float) -> None:
+        """Tell that this process lives, good for `ttl` seconds."""
+
+    async def living(self, shard: int, processes: Iterable[str]) -> set[str]: ...
+
+    async def tell_opened(self, shard: int, group: str, consumer: str) -> None:
+        """Tell other brokers that this one has the consumer now."""
+
+
+class Codec(Protocol):
+    """Turns a stored event into what is relayed. Kept by rpc/, which alone knows protobuf."""
+
+    def encode(self, stored: StoredEvent) -> bytes: ...

@@ -1,0 +1,121 @@
+"""The log in PostgreSQL: keeps the promises of ports.EventLog."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+
+from eventbroker_server.domain.event import DataForm, Event, Metadata, StoredEvent
+from eventbroker_server.ports import Appended, Collision
+from eventbroker_server.postgres.queries import QUERIES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Sequence
+    from datetime import datetime
+
+    from eventbroker_server.domain.event import AggregateKey, EventKey
+    from eventbroker_server.domain.group import Group
+    from eventbroker_server.ports import Row
+    from eventbroker_server.postgres.pool import Pool
+
+_FORMS = {form.value: form for form in DataForm}
+
+
+class PostgresEventLog:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def append(self, shard: int, rows: Sequence[Row]) -> Appended:
+        async with self._pool.connection() as connection:
+            return await _insert(connection, shard, rows)
+
+    @asynccontextmanager
+    async def deciding(self, shard: int) -> AsyncIterator[_Decision]:
+        async with self._pool.transaction() as connection:
+            await connection.fetchval(QUERIES["lock_shard"], shard)
+            yield _Decision(connection, shard)
+
+    async def head(self, shard: int) -> int:
+        async with self._pool.connection() as connection:
+            position: int = await connection.fetchval(QUERIES["head"], shard)
+            return position
+
+    async def read(self, shard: int, after: int, upto: int) -> list[StoredEvent]:
+        async with self._pool.connection() as connection:
+            return [_stored(row) for row in await connection.fetch(QUERIES["read"], shard, after, upto)]
+
+    async def read_for(self, group: Group, shard: int, after: int, upto: int) -> list[StoredEvent]:
+        wanted = (group.key.tenant, group.filter.exact(), group.filter.prefixes())
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(QUERIES["read_for"], shard, after, upto, *wanted)
+            return [_stored(row) for row in rows]
+
+    async def find(self, key: EventKey) -> StoredEvent | None:
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(QUERIES["events_by_id"], [key[0]], [key[1]])
+            return _stored(rows[0]) if rows else None
+
+    async def record_time(self, shard: int, position: int) -> datetime | None:
+        async with self._pool.connection() as connection:
+            found: datetime | None = await connection.fetchval(QUERIES["record_time"], shard, position)
+            return found
+
+
+class _Decision:
+    """A transaction that holds the shard's lock: keeps the promises of ports.Decision."""
+
+    def __init__(self, connection: Any, shard: int) -> None:
+        self._connection = connection
+        self._shard = shard
+
+    async def find_events(self, keys: Collection[EventKey]) -> dict[EventKey, StoredEvent]:
+        rows = await self._connection.fetch(QUERIES["events_by_id"], *_columns(keys, 2))
+        found = [_stored(row) for row in rows]
+        return {stored.event.key: stored for stored in found}
+
+    async def versions(self, aggregates: Collection[AggregateKey]) -> dict[AggregateKey, int]:
+        rows = await self._connection.fetch(QUERIES["versions"], *_columns(aggregates, 3))
+        return {(row[0], row[1], row[2]): row[3] for row in rows}
+
+    async def insert(self, rows: Sequence[Row]) -> Appended:
+        return await _insert(self._connection, self._shard, rows)
+
+
+async def _insert(connection: Any, shard: int, rows: Sequence[Row]) -> Appended:
+    columns: list[Any] = list(zip(*(row.event for row in rows), strict=True))
+    columns[14] = [_metadata_json(metadata) for metadata in columns[14]]
+    columns[15] = [row.base for row in rows]
+    columns.append([row.step for row in rows])
+    try:
+        stored = await connection.fetchrow(QUERIES["append"], shard, *columns)
+    except asyncpg.UniqueViolationError as exc:
+        raise Collision from exc
+    return Appended(stored["first"], stored["versions"], stored["recorded_at"])
+
+
+def _columns(keys: Collection[tuple[str, ...]], width: int) -> list[list[str]]:
+    return [[key[column] for key in keys] for column in range(width)]
+
+
+def _stored(row: Any) -> StoredEvent:
+    event = Event(*row[:11], _FORMS[row[11]], row[12], row[13], _metadata(row[14]))
+    return StoredEvent(event, row[15], row[16], row[17])
+
+
+@lru_cache(4096)
+def _metadata_json(metadata: Metadata) -> str:
+    said: dict[str, object] = {name: value for name, value in metadata._asdict().items() if value}
+    if metadata.attributes:
+        said["attributes"] = dict(metadata.attributes)
+    return json.dumps(said, ensure_ascii=False)
+
+
+@lru_cache(4096)
+def _metadata(text: str) -> Metadata:
+    said = json.loads(text)
+    attributes = tuple(sorted(said.pop("attributes", {}).items()))
+    return Metadata(tags=tuple(said.pop("tags", ())), attributes=attributes, **said)

@@ -1,0 +1,44 @@
+"""Consumer groups in PostgreSQL: keeps the promises of ports.GroupStore."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eventbroker_server.domain.filter import TypeFilter
+from eventbroker_server.domain.group import Group
+from eventbroker_server.ports import Membership
+from eventbroker_server.postgres.queries import QUERIES
+
+if TYPE_CHECKING:
+    from eventbroker_server.domain.group import GroupKey
+    from eventbroker_server.postgres.pool import Pool
+
+
+class PostgresGroupStore:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def ensure(self, group: Group, *, from_latest: bool) -> Group:
+        async with self._pool.transaction() as connection:
+            properties = (sorted(group.filter.patterns), group.ack_deadline)
+            if await connection.fetchval(QUERIES["insert_group"], *group.key, *properties):
+                await connection.execute(QUERIES["insert_memberships"], *group.key, from_latest)
+        return await self.find(group.key) or group
+
+    async def find(self, key: GroupKey) -> Group | None:
+        async with self._pool.connection() as connection:
+            row = await connection.fetchrow(QUERIES["group"], *key)
+        return Group(key, TypeFilter(frozenset(row["event_types"])), row["ack_deadline"]) if row else None
+
+    async def membership(self, key: GroupKey, shard: int) -> Membership:
+        async with self._pool.connection() as connection:
+            return Membership(*await connection.fetchrow(QUERIES["membership"], *key, shard))
+
+    async def next_generation(self, key: GroupKey, shard: int, after: int) -> Membership:
+        async with self._pool.connection() as connection:
+            await connection.execute(QUERIES["next_generation"], *key, shard, after)
+            return Membership(*await connection.fetchrow(QUERIES["membership"], *key, shard))
+
+    async def save_checkpoint(self, key: GroupKey, shard: int, generation: int, position: int) -> None:
+        async with self._pool.connection() as connection:
+            await connection.execute(QUERIES["save_checkpoint"], *key, shard, generation, position)

@@ -1,0 +1,21 @@
+"""The statements of queries.sql, by name."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+
+# The columns of an event, in the order of the fields of domain.event.Event, then those of StoredEvent.
+_EVENT = (
+    "tenant_id, event_id, event_type, event_version, aggregate_type, aggregate_id, user_id, session_id, request_id, "
+    "correlation_id, timestamp, form, content_type, content, metadata, position, aggregate_version, recorded_at"
+)
+
+
+def _load() -> dict[str, str]:
+    text = resources.files("eventbroker_server.postgres").joinpath("queries.sql").read_text()
+    parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)[1:]
+    return {name: body.strip().replace("{event}", _EVENT) for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+QUERIES = _load()

@@ -1,0 +1,130 @@
+-- Every statement of the server but the migrations. Each begins with its name.
+
+-- name: append
+-- One statement is one round trip and one transaction. The UPDATE takes the shard's lock and sees the newest head also
+-- after waiting for it. The look-up of a version sees what was committed before this statement began, so it is a guess,
+-- which the unique key judges.
+WITH item AS (
+    SELECT *
+    FROM unnest(
+        $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
+        $11::text[], $12::timestamptz[], $13::smallint[], $14::text[], $15::bytea[], $16::text[], $17::bigint[],
+        $18::bigint[]
+    ) WITH ORDINALITY AS item(
+        tenant_id, event_id, event_type, event_version, aggregate_type, aggregate_id, user_id, session_id, request_id,
+        correlation_id, timestamp, form, content_type, content, metadata, base, step, number
+    )
+), head AS (
+    UPDATE eventbroker.shard_head
+    SET position = position + cardinality($2)
+    WHERE shard = $1
+    RETURNING position - cardinality($2) AS position, clock_timestamp() AS at
+), stored AS (
+    INSERT INTO eventbroker.events (
+        shard, position, tenant_id, event_id, event_type, event_version, aggregate_type, aggregate_id,
+        aggregate_version, user_id, session_id, request_id, correlation_id, timestamp, form, content_type, content,
+        metadata, recorded_at
+    )
+    SELECT
+        $1, head.position + item.number, item.tenant_id, item.event_id, item.event_type, item.event_version,
+        item.aggregate_type, item.aggregate_id,
+        item.step + coalesce(item.base, (
+            SELECT e.aggregate_version
+            FROM eventbroker.events e
+            WHERE e.tenant_id = item.tenant_id
+                AND e.aggregate_type = item.aggregate_type
+                AND e.aggregate_id = item.aggregate_id
+            ORDER BY e.aggregate_version DESC
+            LIMIT 1
+        ), 0),
+        item.user_id, item.session_id, item.request_id, item.correlation_id, item.timestamp, item.form,
+        item.content_type, item.content, item.metadata::jsonb, head.at
+    FROM item, head
+    RETURNING position, aggregate_version
+)
+SELECT
+    (SELECT position + 1 FROM head) AS first,
+    (SELECT at FROM head) AS recorded_at,
+    (SELECT array_agg(aggregate_version ORDER BY position) FROM stored) AS versions;
+
+-- name: lock_shard
+SELECT position FROM eventbroker.shard_head WHERE shard = $1 FOR UPDATE;
+
+-- name: events_by_id
+SELECT {event}
+FROM unnest($1::text[], $2::text[]) AS wanted(tenant_id, event_id)
+JOIN eventbroker.events USING (tenant_id, event_id);
+
+-- name: versions
+SELECT wanted.tenant_id, wanted.aggregate_type, wanted.aggregate_id, latest.aggregate_version
+FROM unnest($1::text[], $2::text[], $3::text[]) AS wanted(tenant_id, aggregate_type, aggregate_id)
+CROSS JOIN LATERAL (
+    SELECT e.aggregate_version
+    FROM eventbroker.events e
+    WHERE e.tenant_id = wanted.tenant_id
+        AND e.aggregate_type = wanted.aggregate_type
+        AND e.aggregate_id = wanted.aggregate_id
+    ORDER BY e.aggregate_version DESC
+    LIMIT 1
+) AS latest;
+
+-- name: head
+SELECT position FROM eventbroker.shard_head WHERE shard = $1;
+
+-- name: read
+SELECT {event}
+FROM eventbroker.events
+WHERE shard = $1 AND position > $2 AND position <= $3
+ORDER BY position;
+
+-- name: read_for
+SELECT {event}
+FROM eventbroker.events
+WHERE shard = $1 AND position > $2 AND position <= $3
+    AND ($4::text = '*' OR tenant_id = $4)
+    AND (
+        event_type = ANY ($5::text[])
+        OR EXISTS (SELECT FROM unnest($6::text[]) AS prefix WHERE starts_with(event_type, prefix))
+    )
+ORDER BY position;
+
+-- name: record_time
+SELECT recorded_at FROM eventbroker.events WHERE shard = $1 AND position = $2;
+
+-- name: insert_group
+INSERT INTO eventbroker.groups (tenant_id, name, event_types, ack_deadline)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT DO NOTHING
+RETURNING true;
+
+-- name: insert_memberships
+INSERT INTO eventbroker.group_shards (tenant_id, name, shard, checkpoint)
+SELECT $1, $2, shard, CASE WHEN $3 THEN position ELSE 0 END
+FROM eventbroker.shard_head;
+
+-- name: group
+SELECT event_types, ack_deadline FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2;
+
+-- name: membership
+SELECT checkpoint, generation FROM eventbroker.group_shards WHERE tenant_id = $1 AND name = $2 AND shard = $3;
+
+-- name: next_generation
+UPDATE eventbroker.group_shards
+SET generation = generation + 1, updated_at = clock_timestamp()
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND generation = $4;
+
+-- name: save_checkpoint
+UPDATE eventbroker.group_shards
+SET checkpoint = $5, updated_at = clock_timestamp()
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND generation = $4 AND checkpoint < $5;
+
+-- name: installation
+SELECT shards, ack_key FROM eventbroker.installation;
+
+-- name: install
+INSERT INTO eventbroker.installation (shards, ack_key) VALUES ($1, $2) ON CONFLICT DO NOTHING;
+
+-- name: install_shards
+INSERT INTO eventbroker.shard_head (shard)
+SELECT generate_series(0, shards - 1) FROM eventbroker.installation
+ON CONFLICT DO NOTHING;

@@ -1,0 +1,42 @@
+-- How far a group has come: the head, the position up to which everything of the group is settled, and the position of
+-- the oldest event that is not (or -1). Answers -2 if the group is not of this generation, has lost a stream, or a type
+-- has appeared that the caller does not know.
+-- KEYS: head, state, types, then the streams, backfill first
+-- ARGV: group, generation, how many types there are in all
+local group = ARGV[1]
+local state = redis.call('HMGET', KEYS[2], 'generation', 'joined', 'backfill_to', 'fed')
+if state[1] ~= ARGV[2] or redis.call('SCARD', KEYS[3]) ~= tonumber(ARGV[3]) then
+  return -2
+end
+local head = tonumber(redis.call('GET', KEYS[1]) or -1)
+local oldest = -1
+
+local function unsettled(id)
+  local position = tonumber(string.match(id, '^%d+'))
+  if oldest < 0 or position < oldest then
+    oldest = position
+  end
+end
+
+for i = 4, #KEYS do
+  local pending = redis.pcall('XPENDING', KEYS[i], group)
+  if pending.err then
+    return -2
+  end
+  if pending[1] > 0 then
+    unsettled(pending[2])
+  end
+  local cursor = redis.call('HGET', KEYS[2], 'cursor:' .. KEYS[i]) or (i == 4 and '0-0' or state[2] .. '-0')
+  local unread = redis.call('XRANGE', KEYS[i], '(' .. cursor, '+', 'COUNT', 1)
+  if unread[1] then
+    unsettled(unread[1][1])
+  end
+end
+local settled = math.max(head, tonumber(state[2]))
+if tonumber(state[4]) < tonumber(state[3]) then
+  settled = math.min(settled, tonumber(state[4])) -- what is not fed is not settled
+end
+if oldest >= 0 then
+  settled = math.min(settled, oldest - 1)
+end
+return {head, settled, oldest}

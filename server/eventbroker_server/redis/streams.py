@@ -1,0 +1,270 @@
+"""Redis Streams: keeps the promises of ports.Streams. Each method is one script or one command."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from eventbroker_server.domain.errors import StreamsUnavailable
+from eventbroker_server.domain.group import process_of
+from eventbroker_server.ports import GroupState, Holding, Outcome, Progress, Received, Signal, Stale
+from eventbroker_server.redis.connection import translated
+from eventbroker_server.redis.keys import NOBODY, Keys
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+
+    from redis.asyncio import Redis
+
+    from eventbroker_server.domain.ack_id import AckId
+    from eventbroker_server.ports import Entry, Membership
+
+log = logging.getLogger(__name__)
+
+_NO_HEAD, _STALE, _GONE = -1, -2, -3
+_OUTCOMES = {1: Outcome.DONE, 2: Outcome.ALREADY_SETTLED, 3: Outcome.OUTDATED}
+_MOST_HOLDINGS = 10_000
+_BLOCK_MS = 1_000  # well below the socket's timeout, which would end a longer wait as a failure
+
+
+class RedisStreams:
+    """`process` names this broker process in consumers and signals; it is new at every start."""
+
+    def __init__(self, client: Redis, prefix: str, process: str) -> None:
+        self.process = process
+        self._redis = client
+        self._prefix = prefix
+        folder = resources.files("eventbroker_server.redis")
+        self._scripts = {
+            file.name.removesuffix(".lua"): client.register_script(file.read_bytes())
+            for file in folder.iterdir()
+            if file.name.endswith(".lua")
+        }
+
+    def _keys(self, shard: int) -> Keys:
+        return Keys(self._prefix, shard)
+
+    async def _run(self, script: str, keys: Sequence[str], *args: object) -> Any:
+        async with translated():
+            return await self._scripts[script](keys=keys, args=args)
+
+    # The relay.
+
+    async def head(self, shard: int) -> int | None:
+        async with translated():
+            head = await self._redis.get(self._keys(shard).head)
+        return None if head is None else int(head)
+
+    async def start_at(self, shard: int, position: int) -> int:
+        async with translated():
+            await self._redis.set(self._keys(shard).head, position, nx=True)
+        return await self.head(shard) or 0
+
+    async def relay(self, shard: int, entries: Sequence[Entry]) -> int | None:
+        keys = self._keys(shard)
+        streams: dict[str, int] = {}
+        args: list[object] = []
+        for entry in entries:
+            index = streams.setdefault(entry.event_type, len(streams) + 1)
+            args += (index, entry.tenant_id, entry.body)
+        names = [keys.head, keys.types, keys.signals, *map(keys.events, streams)]
+        head = await self._run("relay", names, entries[0].position, self.process, ",".join(streams), *args)
+        return None if head == _NO_HEAD else int(head)
+
+    async def types(self, shard: int) -> set[str]:
+        async with translated():
+            return {name.decode() for name in await self._redis.smembers(self._keys(shard).types)}
+
+    async def signals(self, shard: int) -> AsyncIterator[Signal | None]:
+        key = self._keys(shard).signals
+        last: bytes | None = None
+        while True:
+            try:
+                async with translated():
+                    if last is None:
+                        newest = await self._redis.xrevrange(key, count=1)
+                        last = newest[0][0] if newest else b"0-0"
+                        yield None  # what was told before is not known
+                        continue
+                    reply = await self._redis.xread({key: last}, count=1000, block=_BLOCK_MS)
+            except StreamsUnavailable as exc:
+                log.warning("no signals from Redis: %s", exc)
+                last = None
+                await asyncio.sleep(0.2)
+                continue
+            for entry_id, fields in reply[0][1] if reply else ():
+                last = entry_id
+                yield _signal(fields)
+
+    # Groups.
+
+    def _lanes(self, keys: Keys, group: str, generation: int, types: Iterable[str]) -> list[str]:
+        """The streams of a group as the scripts want them: its backfill first, then its types'."""
+        return [keys.backfill(group, generation), *map(keys.events, types)]
+
+    async def open_group(
+        self, shard: int, group: str, types: Collection[str], membership: Membership, *, make: bool
+    ) -> GroupState | None:
+        keys = self._keys(shard)
+        names = [keys.head, keys.state(group), keys.attempts(group), keys.extended(group)]
+        names += self._lanes(keys, group, membership.generation, types)
+        args = (group, membership.generation, membership.checkpoint, int(make))
+        reply = await self._run("open_group", names, *args)
+        return None if reply == _GONE else _state(reply)
+
+    async def feed(self, shard: int, group: str, state: GroupState, upto: int, entries: Sequence[Entry]) -> GroupState:
+        keys = self._keys(shard)
+        args = [part for entry in entries for part in (entry.position, entry.tenant_id, entry.body)]
+        names = [keys.state(group), keys.backfill(group, state.generation)]
+        return _state(await self._run("feed", names, state.generation, state.fed, upto, *args))
+
+    async def read(
+        self, shard: int, group: str, generation: int, consumer: str, types: Sequence[str], count: int
+    ) -> list[Received]:
+        keys = self._keys(shard)
+        names = [keys.state(group), keys.attempts(group), *self._lanes(keys, group, generation, types)]
+        reply = _fresh(await self._run("read", names, group, generation, consumer, NOBODY, count))
+        streams = ("", *types)
+        received = [
+            Received(_position(entry_id), streams[stream], number, attempt, tenant.decode(), body or None)
+            for stream, entry_id, number, attempt, tenant, body in reply
+        ]
+        received.sort()
+        return received
+
+    async def drop(self, shard: int, group: str, generation: int, received: Sequence[Received]) -> None:
+        keys = self._keys(shard)
+        streams: dict[str, list[str]] = {}
+        for entry in received:
+            streams.setdefault(entry.stream, []).append(f"{entry.position}-0")
+        async with translated():
+            for stream, ids in streams.items():
+                name = keys.events(stream) if stream else keys.backfill(group, generation)
+                await self._redis.xack(name, group, *ids)
+                if not stream:
+                    await self._redis.xdel(name, *ids)
+
+    async def settle(self, deliveries: Sequence[AckId]) -> list[Outcome]:
+        lane, streams, items = self._fenced(deliveries)
+        keys = self._keys(lane.shard)
+        names = [keys.state(lane.group), keys.attempts(lane.group), keys.extended(lane.group), keys.signals, *streams]
+        args = (lane.group, lane.generation, lane.consumer, self._to_tell(lane.consumer))
+        return [_OUTCOMES[code] for code in await self._run("settle", names, *args, *items)]
+
+    async def extend(self, deliveries: Sequence[AckId], seconds: float) -> list[Outcome]:
+        lane, streams, items = self._fenced(deliveries)
+        keys = self._keys(lane.shard)
+        names = [keys.state(lane.group), keys.extended(lane.group), keys.signals, *streams]
+        args = (lane.group, lane.generation, lane.consumer, self._to_tell(lane.consumer), int(seconds * 1000))
+        return [_OUTCOMES[code] for code in await self._run("extend", names, *args, *items)]
+
+    def _fenced(self, deliveries: Sequence[AckId]) -> tuple[Any, list[str], list[object]]:
+        lane = deliveries[0].lane
+        index = {"": 0}
+        items: list[object] = []
+        for delivery in deliveries:
+            stream = index.setdefault(delivery.lane.stream, len(index))
+            items += (stream, delivery.position, delivery.number)
+        return lane, self._lanes(self._keys(lane.shard), lane.group, lane.generation, list(index)[1:]), items
+
+    def _to_tell(self, consumer: str) -> str:
+        process = process_of(consumer)
+        return "" if process == self.process else process
+
+    async def hand_back(
+        self,
+        shard: int,
+        group: str,
+        generation: int,
+        types: Sequence[str],
+        holdings: Sequence[Holding],
+        *,
+        failed: bool,
+        leave: str = "",
+    ) -> list[bool]:
+        keys = self._keys(shard)
+        index = {"": 0} | {event_type: number for number, event_type in enumerate(types, 1)}
+        for holding in holdings:
+            index.setdefault(holding.stream, len(index))
+        items = [part for h in holdings for part in (index[h.stream], h.position, h.consumer, h.number)]
+        names = [keys.state(group), keys.attempts(group), keys.extended(group), keys.signals]
+        names += self._lanes(keys, group, generation, list(index)[1:])
+        args = (group, generation, self.process, NOBODY, int(failed), leave)
+        return [bool(code) for code in await self._run("hand_back", names, *args, *items)]
+
+    async def holdings(
+        self, shard: int, group: str, generation: int, types: Sequence[str], *, consumer: str = "", idle: float = 0.0
+    ) -> list[Holding]:
+        keys = self._keys(shard)
+        names = [keys.state(group), keys.extended(group), *self._lanes(keys, group, generation, types)]
+        args = (group, generation, consumer, int(idle * 1000), NOBODY, _MOST_HOLDINGS)
+        streams = ("", *types)
+        return [
+            Holding(_position(entry_id), streams[stream], name.decode(), number)
+            for stream, entry_id, name, number in _fresh(await self._run("holdings", names, *args))
+        ]
+
+    async def progress(self, shard: int, group: str, generation: int, types: Collection[str], known: int) -> Progress:
+        keys = self._keys(shard)
+        names = [keys.head, keys.state(group), keys.types, *self._lanes(keys, group, generation, types)]
+        head, settled, oldest = _fresh(await self._run("progress", names, group, generation, known))
+        return Progress(head, settled, oldest if oldest >= 0 else None)
+
+    async def delete_group(self, shard: int, group: str, generation: int, types: Collection[str]) -> None:
+        keys = self._keys(shard)
+        async with translated(), self._redis.pipeline(transaction=False) as pipe:
+            for event_type in types:
+                pipe.xgroup_destroy(keys.events(event_type), group)
+            state = (keys.state(group), keys.attempts(group), keys.extended(group))
+            pipe.unlink(*state, keys.backfill(group, generation))
+            await pipe.execute(raise_on_error=False)
+
+    # Processes.
+
+    async def beat(self, shard: int, ttl: float) -> None:
+        async with translated():
+            await self._redis.set(self._keys(shard).process(self.process), 1, px=int(ttl * 1000))
+
+    async def living(self, shard: int, processes: Iterable[str]) -> set[str]:
+        asked = sorted(set(processes))
+        if not asked:
+            return set()
+        async with translated():
+            values = await self._redis.mget(map(self._keys(shard).process, asked))
+        return {process for process, value in zip(asked, values, strict=True) if value is not None}
+
+    async def tell_opened(self, shard: int, group: str, consumer: str) -> None:
+        fields = {"kind": "opened", "process": self.process, "group": group, "consumer": consumer}
+        async with translated():
+            await self._redis.xadd(self._keys(shard).signals, fields, maxlen=1000, approximate=True)
+
+
+def _position(entry_id: bytes) -> int:
+    return int(entry_id[: entry_id.index(b"-")])
+
+
+def _fresh(reply: Any) -> Any:
+    if reply == _STALE:
+        raise Stale
+    return reply
+
+
+def _state(reply: Any) -> GroupState:
+    if isinstance(reply, int):
+        raise Stale
+    return GroupState(*reply)
+
+
+def _signal(fields: dict[bytes, bytes]) -> Signal:
+    told = {name.decode(): value.decode() for name, value in fields.items()}
+    return Signal(
+        kind=told["kind"],
+        process=told["process"],
+        group=told.get("group", ""),
+        consumer=told.get("consumer", ""),
+        types=tuple(filter(None, told.get("types", "").split(","))),
+        positions=tuple(map(int, filter(None, told.get("positions", "").split(",")))),
+        seconds=float(told.get("seconds", 0)),
+    )

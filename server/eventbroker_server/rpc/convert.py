@@ -1,0 +1,255 @@
+"""Messages to what the rules work with, and back.
+
+Whatever a caller sends is checked here, all of it, and each fault is named by the path of its field and the rule it
+breaks. The events are checked by hand: this is the path of every event, and each microsecond counts.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from eventbroker.v1 import event_pb2
+from eventbroker_server.domain.errors import InvalidArgument, Violation
+from eventbroker_server.domain.event import DataForm, Event, Metadata
+from eventbroker_server.domain.names import (
+    ID_RULE,
+    NAME_RULE,
+    TYPE_RULE,
+    has_control_characters,
+    is_event_type,
+    is_id,
+    is_name,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from eventbroker_server.domain.event import StoredEvent
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+DEFAULT_EVENT_VERSION = "v1.0"
+MAX_JSON_DEPTH = 64
+MAX_TAGS = MAX_ATTRIBUTES = 64
+MAX_ATTRIBUTE_CHARACTERS = 4096
+
+_FIRST_SECOND = -62_135_596_800  # 0001-01-01
+_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59
+_OPTIONAL_IDS = ("user_id", "session_id", "request_id", "correlation_id")
+_SET_BY_BROKER = ("aggregate_version", "position", "record_time")
+
+
+def event_of(message: event_pb2.Event, path: str, max_bytes: int, violations: list[Violation]) -> Event | None:
+    """An event as it was published; None after adding what is wrong with it to `violations`. What the broker fills in
+    (a missing version, a timestamp's digits below the microsecond) is filled in in the message, too."""
+    before = len(violations)
+
+    def wrong(field: str, rule: str) -> None:
+        violations.append(Violation(f"{path}.{field}", rule))
+
+    if not is_id(message.event_id):
+        wrong("event_id", ID_RULE)
+    if not is_event_type(message.event_type):
+        wrong("event_type", TYPE_RULE)
+    if not message.event_version:
+        message.event_version = DEFAULT_EVENT_VERSION
+    elif not is_name(message.event_version):
+        wrong("event_version", NAME_RULE)
+    if not is_id(message.aggregate_id):
+        wrong("aggregate_id", ID_RULE)
+    if not is_name(message.aggregate_type):
+        wrong("aggregate_type", NAME_RULE)
+    if not is_name(message.tenant_id):
+        wrong("tenant_id", NAME_RULE)
+    for field in _OPTIONAL_IDS:
+        if (text := getattr(message, field)) and not is_id(text):
+            wrong(field, ID_RULE)
+    for field in _SET_BY_BROKER:
+        if message.HasField(field) if field == "record_time" else getattr(message, field):
+            wrong(field, "is set by the broker; leave it out")
+    timestamp = _timestamp(message, wrong)
+    form, content_type, content = _data(message, wrong)
+    metadata = _metadata(message.metadata, wrong) if message.HasField("metadata") else _NO_METADATA
+    if len(violations) > before:
+        return None
+    wire = message.SerializeToString(deterministic=True)
+    if len(wire) > max_bytes:
+        violations.append(Violation(path, f"must be at most {max_bytes} bytes, not {len(wire)}"))
+        return None
+    return Event(
+        message.tenant_id,
+        message.event_id,
+        message.event_type,
+        message.event_version,
+        message.aggregate_type,
+        message.aggregate_id,
+        message.user_id,
+        message.session_id,
+        message.request_id,
+        message.correlation_id,
+        timestamp,
+        form,
+        content_type,
+        content,
+        metadata,
+        wire,
+    )
+
+
+_NO_METADATA = Metadata()
+
+
+def _timestamp(message: event_pb2.Event, wrong: Callable[[str, str], None]) -> datetime:
+    if not message.HasField("timestamp"):
+        wrong("timestamp", "is required")
+        return EPOCH
+    stamp = message.timestamp
+    seconds, nanos = stamp.seconds, stamp.nanos
+    if not (_FIRST_SECOND <= seconds <= _LAST_SECOND and 0 <= nanos < 1_000_000_000):
+        wrong("timestamp", "must be a time from the year 1 to 9999, with nanos from 0 to 999,999,999")
+        return EPOCH
+    if nanos % 1000:
+        stamp.nanos = nanos - nanos % 1000
+    return EPOCH + timedelta(0, seconds, nanos // 1000)
+
+
+def _data(message: event_pb2.Event, wrong: Callable[[str, str], None]) -> tuple[DataForm, str, bytes]:
+    form = message.WhichOneof("data")
+    if form == "json":
+        if (fault := _json_fault(message.json)) is not None:
+            wrong("json", fault)
+        return DataForm.JSON, "", message.json.encode()
+    if form == "message":
+        if "/" not in message.message.type_url or has_control_characters(message.message.type_url):
+            wrong("message.type_url", 'must name a type, such as "type.googleapis.com/eventbroker.events.v1.UserCreated"')
+        return DataForm.MESSAGE, message.message.type_url, message.message.value
+    if form == "binary":
+        if not is_id(message.binary.content_type):
+            wrong("binary.content_type", ID_RULE)
+        return DataForm.BINARY, message.binary.content_type, message.binary.content
+    wrong("data", "is required: one of json, message, binary")
+    return DataForm.BINARY, "", b""
+
+
+def _json_fault(text: str) -> str | None:
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as exc:
+        return f"must be well-formed JSON, at most {MAX_JSON_DEPTH} levels deep ({str(exc)[:100]})"
+    # Only text with more brackets than levels can nest too deep, and few have as many.
+    if text.count("{") + text.count("[") > MAX_JSON_DEPTH and _depth_exceeds(value, MAX_JSON_DEPTH):
+        return f"must nest at most {MAX_JSON_DEPTH} levels"
+    return None
+
+
+def _depth_exceeds(value: Any, most: int) -> bool:
+    level = [value]
+    for _ in range(most):
+        level = [
+            child
+            for node in level
+            if isinstance(node, (dict, list))
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return False
+    return any(isinstance(node, (dict, list)) for node in level)
+
+
+def _metadata(message: event_pb2.Metadata, wrong: Callable[[str, str], None]) -> Metadata:
+    if message.source and not is_id(message.source):
+        wrong("metadata.source", ID_RULE)
+    if message.caused_by and not is_id(message.caused_by):
+        wrong("metadata.caused_by", ID_RULE)
+    if message.entity_version < 0:
+        wrong("metadata.entity_version", "must not be negative")
+    tags = tuple(message.tags)
+    if len(tags) > MAX_TAGS:
+        wrong("metadata.tags", f"must be at most {MAX_TAGS}")
+    for number, tag in enumerate(tags[:MAX_TAGS]):
+        if not is_id(tag):
+            wrong(f"metadata.tags[{number}]", ID_RULE)
+    attributes = tuple(sorted(message.attributes.items()))
+    if len(attributes) > MAX_ATTRIBUTES:
+        wrong("metadata.attributes", f"must be at most {MAX_ATTRIBUTES}")
+    for name, value in attributes[:MAX_ATTRIBUTES]:
+        if not is_name(name):
+            wrong("metadata.attributes", f"has a key that {NAME_RULE}")
+        elif len(value) > MAX_ATTRIBUTE_CHARACTERS or "\0" in value:
+            wrong(
+                f'metadata.attributes["{name}"]', f"must be at most {MAX_ATTRIBUTE_CHARACTERS} characters without NUL"
+            )
+    return Metadata(message.source, message.caused_by, message.entity_version, tags, attributes)
+
+
+def seconds_of(duration: Duration, path: str, low: float, high: float, violations: list[Violation]) -> float:
+    """A duration in seconds, within bounds."""
+    seconds = duration.seconds + duration.nanos / 1e9
+    if not low <= seconds <= high:
+        violations.append(Violation(path, f"must be from {low:g} s to {high:g} s, not {seconds:g} s"))
+    return seconds
+
+
+def raise_if_any(violations: list[Violation]) -> None:
+    if violations:
+        raise InvalidArgument(violations)
+
+
+def set_time(stamp: Timestamp, moment: datetime) -> None:
+    since = moment - EPOCH
+    stamp.seconds = since.days * 86_400 + since.seconds
+    stamp.nanos = since.microseconds * 1000
+
+
+def event_message(stored: StoredEvent) -> event_pb2.Event:
+    """An event as it is handed out."""
+    event = stored.event
+    message = event_pb2.Event(
+        event_id=event.event_id,
+        event_type=event.event_type,
+        event_version=event.event_version,
+        aggregate_id=event.aggregate_id,
+        aggregate_type=event.aggregate_type,
+        tenant_id=event.tenant_id,
+        user_id=event.user_id,
+        session_id=event.session_id,
+        request_id=event.request_id,
+        correlation_id=event.correlation_id,
+        aggregate_version=stored.aggregate_version,
+        position=stored.position,
+    )
+    set_time(message.timestamp, event.timestamp)
+    set_time(message.record_time, stored.record_time)
+    if event.form == DataForm.JSON:
+        message.json = event.content.decode()
+    elif event.form == DataForm.MESSAGE:
+        message.message.type_url = event.content_type
+        message.message.value = event.content
+    else:
+        message.binary.content_type = event.content_type
+        message.binary.content = event.content
+    if event.metadata != _NO_METADATA:
+        said = event.metadata
+        message.metadata.source = said.source
+        message.metadata.caused_by = said.caused_by
+        message.metadata.entity_version = said.entity_version
+        message.metadata.tags.extend(said.tags)
+        message.metadata.attributes.update(said.attributes)
+    return message
+
+
+class EventCodec:
+    """Serializes stored events for the relay: keeps the promise of ports.Codec."""
+
+    def encode(self, stored: StoredEvent) -> bytes:
+        if not stored.event.wire:
+            return event_message(stored).SerializeToString()
+        # Two serialized messages, one after the other, are the serialized merge of both.
+        stamp = event_pb2.Event(aggregate_version=stored.aggregate_version, position=stored.position)
+        set_time(stamp.record_time, stored.record_time)
+        return stored.event.wire + stamp.SerializeToString()

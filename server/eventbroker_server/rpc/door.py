@@ -1,0 +1,91 @@
+"""What surrounds every call: who calls and whether they may, how many at once, and how errors go out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import grpc
+
+from eventbroker_server.domain.errors import BrokerError, Overloaded, PermissionDenied
+from eventbroker_server.rpc.auth import METHODS, PRINCIPAL, PUBLIC
+from eventbroker_server.rpc.status import status_of
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from eventbroker_server.domain.principal import Role
+    from eventbroker_server.rpc.auth import AuthProvider
+
+log = logging.getLogger(__name__)
+
+
+class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpcio ships no types for aio interceptors
+    """Wraps each handler once. Streams are counted where they are opened; unary calls here."""
+
+    def __init__(self, provider: AuthProvider, max_calls: int) -> None:
+        self.calls = 0
+        self._provider = provider
+        self._max_calls = max_calls
+        self._wrapped: dict[str, Any] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        method = handler_call_details.method
+        if method not in self._wrapped:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None  # UNIMPLEMENTED; not remembered, since anybody can invent names
+            self._wrapped[method] = self._wrap(method, handler)
+        return self._wrapped[method]
+
+    def _wrap(self, method: str, handler: Any) -> Any:
+        role = METHODS.get(method, ...)
+        if role is PUBLIC:
+            return handler
+        serializers = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.response_streaming:
+            call = self._guarded(method, role, handler.unary_stream)
+            return grpc.unary_stream_rpc_method_handler(call, **serializers)
+        call = self._guarded(method, role, self._counted(handler.unary_unary))
+        return grpc.unary_unary_rpc_method_handler(call, **serializers)
+
+    def _counted(self, behavior: Any) -> Any:
+        async def counted(request: Any, context: Any) -> Any:
+            if self.calls >= self._max_calls:
+                raise Overloaded("calls under way", self._max_calls)
+            self.calls += 1
+            try:
+                return await behavior(request, context)
+            finally:
+                self.calls -= 1
+
+        return counted
+
+    def _guarded(self, method: str, role: Role | Any, behavior: Any) -> Any:
+        async def guarded(request: Any, context: Any) -> Any:
+            try:
+                metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+                principal = await self._provider.authenticate(metadata)
+                if role not in principal.roles:
+                    raise PermissionDenied(method=method)
+                PRINCIPAL.set(principal)
+                return await behavior(request, context)
+            except BrokerError as exc:
+                await context.abort_with_status(status_of(exc))
+            except (grpc.aio.AbortError, asyncio.CancelledError):
+                raise
+            except Exception:
+                if context.cancelled():
+                    raise  # a broken connection shows as various errors of the transport
+                log.exception("a call failed", extra={"rpc": method})
+                await context.abort(grpc.StatusCode.INTERNAL, "the broker failed; the outcome is not known")
+
+        return guarded

@@ -1,0 +1,154 @@
+"""PublisherService."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from eventbroker.v1 import publisher_service_pb2 as pb
+from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceServicer
+from eventbroker_server.broker.append import Stored
+from eventbroker_server.broker.decide import Expectation
+from eventbroker_server.domain.errors import BrokerError, InvalidArgument, Violation
+from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
+from eventbroker_server.rpc.auth import PRINCIPAL
+from eventbroker_server.rpc.convert import event_of, raise_if_any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import grpc
+
+    from eventbroker_server.broker.publishing import Publishing
+    from eventbroker_server.domain.event import Event
+
+_MODES = pb.PublishMode.values()
+
+
+@dataclass(frozen=True, slots=True)
+class PublishLimits:
+    """Events and bytes in a call, bytes in an event."""
+
+    events: int
+    call_bytes: int
+    event_bytes: int
+
+
+class PublisherServicer(PublisherServiceServicer):
+    def __init__(self, publishing: Publishing, limits: PublishLimits) -> None:
+        self._publishing = publishing
+        self._limits = limits
+
+    async def Publish(  # noqa: N802 - the name of the RPC
+        self, request: pb.PublishRequest, context: grpc.aio.ServicerContext[pb.PublishRequest, pb.PublishResponse]
+    ) -> pb.PublishResponse:
+        principal = PRINCIPAL.get()
+        self._check_size(request)
+        violations: list[Violation] = []
+        if request.mode not in _MODES:
+            violations.append(Violation("mode", "is not a PublishMode"))
+        if request.mode == pb.PUBLISH_MODE_PER_EVENT:
+            if request.expectations:
+                violations.append(Violation("expectations", "cannot be used with PUBLISH_MODE_PER_EVENT"))
+            raise_if_any(violations)
+            return await self._publish_each(request)
+        events = self._events(request, violations)
+        expectations = _expectations(request, events, violations)
+        raise_if_any(violations)
+        stored = await self._publishing.publish(principal, events, expectations)
+        return pb.PublishResponse(results=[_result(one) for one in stored])
+
+    def _check_size(self, request: pb.PublishRequest) -> None:
+        count, size = len(request.events), request.ByteSize()
+        if not 1 <= count <= self._limits.events:
+            raise InvalidArgument([Violation("events", f"must be 1 to {self._limits.events}, not {count}")])
+        if size > self._limits.call_bytes:
+            rule = f"must be at most {self._limits.call_bytes} bytes together, not {size}"
+            raise InvalidArgument([Violation("events", rule)])
+
+    def _events(self, request: pb.PublishRequest, violations: list[Violation]) -> list[Event]:
+        events: list[Event] = []
+        first: dict[str, int] = {}
+        tenant = request.events[0].tenant_id
+        for number, message in enumerate(request.events):
+            path = f"events[{number}]"
+            event = event_of(message, path, self._limits.event_bytes, violations)
+            if event is not None:
+                events.append(event)
+            if first.setdefault(message.event_id, number) != number and message.event_id:
+                violations.append(Violation(f"{path}.event_id", f"repeats events[{first[message.event_id]}].event_id"))
+            if message.tenant_id != tenant:
+                rule = "must be that of events[0]; events of several tenants need PUBLISH_MODE_PER_EVENT"
+                violations.append(Violation(f"{path}.tenant_id", rule))
+        return events
+
+    async def _publish_each(self, request: pb.PublishRequest) -> pb.PublishResponse:
+        results: list[pb.PublishResult | None] = []
+        events: list[Event] = []
+        first: dict[tuple[str, str], int] = {}
+        for number, message in enumerate(request.events):
+            path = f"events[{number}]"
+            violations: list[Violation] = []
+            event = event_of(message, path, self._limits.event_bytes, violations)
+            if event is not None and first.setdefault(event.key, number) != number:
+                violations.append(Violation(f"{path}.event_id", f"repeats events[{first[event.key]}].event_id"))
+            if event is None or violations:
+                results.append(_refused(message.event_id, InvalidArgument(violations)))
+            else:
+                results.append(None)
+                events.append(event)
+        outcomes = iter(zip(events, await self._publishing.publish_each(PRINCIPAL.get(), events), strict=True))
+        return pb.PublishResponse(results=[result or _each_result(*next(outcomes)) for result in results])
+
+
+def _expectations(
+    request: pb.PublishRequest, events: Sequence[Event], violations: list[Violation]
+) -> list[Expectation]:
+    tenant = request.events[0].tenant_id
+    seen: set[tuple[str, str]] = set()
+    expectations = []
+    for number, message in enumerate(request.expectations):
+        path = f"expectations[{number}]"
+        if not is_name(message.aggregate_type):
+            violations.append(Violation(f"{path}.aggregate_type", NAME_RULE))
+        if not is_id(message.aggregate_id):
+            violations.append(Violation(f"{path}.aggregate_id", ID_RULE))
+        if (aggregate := (message.aggregate_type, message.aggregate_id)) in seen:
+            violations.append(Violation(path, "names an aggregate for the second time"))
+        seen.add(aggregate)
+        expected = message.WhichOneof("expected")
+        if expected is None:
+            violations.append(Violation(f"{path}.expected", "is required: one of version, exists"))
+        if message.version < 0:
+            violations.append(Violation(f"{path}.version", "must not be negative"))
+        expectations.append(
+            Expectation(
+                (tenant, *aggregate),
+                version=message.version if expected == "version" else None,
+                exists=message.exists if expected == "exists" else None,
+            )
+        )
+    return expectations
+
+
+def _result(stored: Stored) -> pb.PublishResult:
+    return pb.PublishResult(
+        event_id=stored.event.event.event_id,
+        outcome=pb.PUBLISH_OUTCOME_DUPLICATE if stored.duplicate else pb.PUBLISH_OUTCOME_STORED,
+        position=stored.event.position,
+        aggregate_version=stored.event.aggregate_version,
+    )
+
+
+def _each_result(event: Event, outcome: Stored | BrokerError) -> pb.PublishResult:
+    return _refused(event.event_id, outcome) if isinstance(outcome, BrokerError) else _result(outcome)
+
+
+def _refused(event_id: str, error: BrokerError) -> pb.PublishResult:
+    result = pb.PublishResult(event_id=event_id, outcome=pb.PUBLISH_OUTCOME_REFUSED)
+    result.error.reason = error.reason
+    result.error.message = error.message()
+    if isinstance(error, InvalidArgument):
+        for violation in error.violations:
+            result.error.violations.add(field=violation.field, description=violation.rule)
+    return result
