@@ -99,7 +99,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             most=settings.max_streams,
             spawn=spawn,
         )
-        stack.callback(lambda: [task.cancel() for task in spawned])
+        stack.push_async_callback(_cancel, spawned)
 
         relays, writers = [], []
         for shard in range(installation.shards):
@@ -190,6 +190,14 @@ async def _working(kind: str, parts: list[Relay] | list[Writer], tasks: asyncio.
         await asyncio.wait(working, timeout=10)
         for task in working:
             task.cancel()
+
+
+async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended: a driver that breaks its connection may lose a single cancellation."""
+    while pending := [task for task in tasks if not task.done()]:
+        for task in pending:
+            task.cancel()
+        await asyncio.wait(pending, timeout=0.5)
 
 
 async def _drain(server: Server, subscriptions: Subscriptions, timeout: float) -> None:

@@ -162,12 +162,12 @@ class Delivery:
                 most = min(consumer.credit(), consumer.flow.max_batch_events)
                 if most <= 0:
                     continue
+                generation = membership.generation
                 consumer.doubtful.add(membership.shard)
                 entries = await membership.read(consumer.name, most)
                 consumer.doubtful.discard(membership.shard)
                 for entry in entries:
-                    size = len(entry.body or b"")
-                    consumer.give(Hold(membership.shard, membership.generation, entry, size))
+                    consumer.give(Hold(membership.shard, generation, entry, len(entry.body or b"")))
                 more = more or len(entries) == most or membership.has_history
 
     def _in_turn(self) -> list[Consumer]:

@@ -48,7 +48,7 @@ class ShardMembership:
         self._codec = codec
         self._from_latest = from_latest
         self._state: GroupState | None = None
-        self._generation = 0  # the last one that was open
+        self._lost = False  # the state is not to be relied on; set at any moment, also while a step is under way
         self._memory: Membership | None = None  # of an ephemeral group, which PostgreSQL does not know
 
     @property
@@ -57,7 +57,7 @@ class ShardMembership:
 
     @property
     def is_open(self) -> bool:
-        return self._state is not None
+        return self._state is not None and not self._lost
 
     @property
     def has_history(self) -> bool:
@@ -67,6 +67,14 @@ class ShardMembership:
     async def open(self) -> bool:
         """Join all streams of the group; answer whether it was made anew since the last time. Raises Stale while the
         relay has not begun."""
+        self._lost = False
+        try:
+            return await self._open()
+        except BaseException:
+            self._lost = True
+            raise
+
+    async def _open(self) -> bool:
         types = await self._streams.types(self.shard)
         joining = sorted(filter(self.group.filter.matches, types))
         membership = await self._membership()
@@ -82,13 +90,12 @@ class ShardMembership:
             )
         self.types = joining
         self._known_types = len(types)
-        self._state = state
-        before, self._generation = self._generation, state.generation
+        before, self._state = self.generation, state
         return before not in (0, state.generation)
 
     def lose(self) -> None:
         """Things in Redis are not as they were: open again."""
-        self._state = None
+        self._lost = True
 
     async def _membership(self) -> Membership:
         if not self.group.ephemeral:
@@ -105,11 +112,11 @@ class ShardMembership:
 
     async def read(self, consumer: str, count: int) -> list[Received]:
         """Take up to `count` entries for a consumer. Those of other tenants are settled here. Raises Stale."""
-        assert self._state is not None
-        received = await self._streams.read(self.shard, self._name, self.generation, consumer, self.types, count)
+        generation = self.generation
+        received = await self._streams.read(self.shard, self._name, generation, consumer, self.types, count)
         unwanted = [entry for entry in received if not self.group.wants_tenant(entry.tenant_id)]
         if unwanted:
-            await self._streams.drop(self.shard, self._name, self.generation, unwanted)
+            await self._streams.drop(self.shard, self._name, generation, unwanted)
             received = [entry for entry in received if self.group.wants_tenant(entry.tenant_id)]
         return [await self._with_body(entry) if entry.body is None else entry for entry in received]
 
