@@ -55,6 +55,7 @@ class Delivery:
         self._wake = asyncio.Event()
         self._due = asyncio.Event()
         self._deadlines: list[tuple[float, int, Consumer, list[Hold]]] = []
+        self._generations: dict[int, int] = {}  # by shard: of what was handed out
         self._order = count()
         self._turn = 0
 
@@ -152,7 +153,9 @@ class Delivery:
     async def _pump_shard(self, membership: ShardMembership) -> None:
         more = True
         while more:
-            if not membership.is_open and await membership.open():
+            await membership.open()
+            if self._generations.get(membership.shard) != membership.generation:
+                self._generations[membership.shard] = membership.generation
                 self._outdate(membership)
             more = False
             await membership.feed()

@@ -7,6 +7,7 @@ into the group's backfill stream. Any broker may do any of these steps; each is 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ class ShardMembership:
         self._codec = codec
         self._from_latest = from_latest
         self._state: GroupState | None = None
+        self._opening = asyncio.Lock()
         self._lost = False  # the state is not to be relied on; set at any moment, also while a step is under way
         self._memory: Membership | None = None  # of an ephemeral group, which PostgreSQL does not know
 
@@ -64,17 +66,19 @@ class ShardMembership:
         """Whether history is left to feed."""
         return self._state is not None and self._state.backfilling
 
-    async def open(self) -> bool:
-        """Join all streams of the group; answer whether it was made anew since the last time. Raises Stale while the
-        relay has not begun."""
-        self._lost = False
-        try:
-            return await self._open()
-        except BaseException:
-            self._lost = True
-            raise
+    async def open(self) -> None:
+        """Join all streams of the group, unless that is done. Raises Stale while the relay has not begun."""
+        async with self._opening:
+            if self.is_open:
+                return
+            self._lost = False
+            try:
+                await self._open()
+            except BaseException:
+                self._lost = True
+                raise
 
-    async def _open(self) -> bool:
+    async def _open(self) -> None:
         types = await self._streams.types(self.shard)
         joining = sorted(filter(self.group.filter.matches, types))
         membership = await self._membership()
@@ -90,8 +94,7 @@ class ShardMembership:
             )
         self.types = joining
         self._known_types = len(types)
-        before, self._state = self.generation, state
-        return before not in (0, state.generation)
+        self._state = state
 
     def lose(self) -> None:
         """Things in Redis are not as they were: open again."""

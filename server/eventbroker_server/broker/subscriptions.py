@@ -145,8 +145,7 @@ class Subscriptions:
         group that starts at the latest. Without Redis the stream opens all the same, and joins when it is back."""
         try:
             for membership in delivery.memberships:
-                if not membership.is_open:
-                    await membership.open()
+                await membership.open()
                 await self._streams.tell_opened(membership.shard, delivery.name, consumer_id)
         except (Stale, StreamsUnavailable, StoreUnavailable):
             delivery.wake()
