@@ -7,12 +7,11 @@ import uuid
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-from grpc_status import rpc_status
-
 from eventbroker.v1 import event_pb2, event_store_service_pb2, publisher_service_pb2, subscriber_service_pb2
 from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceStub
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceStub
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceStub
+from grpc_status import rpc_status
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -119,7 +118,7 @@ class Stream:
     async def read(self, timeout: float = TIMEOUT) -> subscriber_service_pb2.SubscribeResponse | None:
         """The next message; None at the end of the stream."""
         async with asyncio.timeout(timeout):
-            message = await self.call.read()
+            message: subscriber_service_pb2.SubscribeResponse = await self.call.read()
         if message is grpc.aio.EOF:
             return None
         if message.HasField("heartbeat"):
@@ -163,7 +162,7 @@ def error_info(error: grpc.aio.AioRpcError) -> Any:
     """The details of an error: {"ErrorInfo": ..., "BadRequest": ...}."""
     from google.rpc import error_details_pb2
 
-    status = rpc_status.from_call(error)  # type: ignore[arg-type]
+    status = rpc_status.from_call(error)
     found: dict[str, Any] = {}
     for packed in status.details if status else ():
         kind = getattr(error_details_pb2, packed.TypeName().rpartition(".")[2])

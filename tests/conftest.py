@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import pytest
 import pytest_asyncio
-
 from eventbroker_server.app import running
 from eventbroker_server.settings import Settings
+
 from tests.client import Client
 from tests.engines import FLAVORS, engine_directory, fresh_engines
 from tests.waiting import eventually
@@ -80,7 +80,6 @@ async def stores_on(engines: Engines) -> AsyncIterator[Stores]:
 async def stores(engines: Engines) -> AsyncIterator[Stores]:
     async with stores_on(engines) as stores:
         yield stores
-
 
 
 @pytest.fixture
@@ -158,7 +157,7 @@ async def broker_process(**environ: str) -> AsyncIterator[BrokerProcess]:
 
 @pytest.fixture
 async def spawn_broker(stores: Stores) -> AsyncIterator[Callable[..., Awaitable[BrokerProcess]]]:
-    """Starts brokers in processes of their own, on the test's stores: `broker = await spawn_broker(ACK_DEADLINE="1")`."""
+    """Starts brokers as processes on the test's stores: `broker = await spawn_broker(ACK_DEADLINE="1")`."""
     async with AsyncExitStack() as stack:
 
         async def spawn(**environ: str) -> BrokerProcess:

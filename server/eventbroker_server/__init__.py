@@ -1,1 +1,1 @@
-"""The event broker's server: takes events in over gRPC, keeps them in PostgreSQL, hands them out through Redis Streams."""
+"""The event broker: takes events in over gRPC, keeps them in PostgreSQL, hands them out through Redis Streams."""

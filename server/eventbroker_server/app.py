@@ -1,7 +1,7 @@
 """The whole broker, put together: the only file that knows every part.
 
-`running` starts the parts from the stores up, yields when calls are answered, and stops them in the mirror order: no new
-calls, streams told to come back, deliveries handed back, what is queued flushed and relayed, connections closed,
+`running` starts the parts from the stores up, yields when calls are answered, and stops them in the mirror order: no
+new calls, streams told to come back, deliveries handed back, what is queued flushed and relayed, connections closed,
 engines stopped. A part that dies takes the broker down with its own exception.
 """
 
@@ -43,7 +43,7 @@ from eventbroker_server.rpc.subscriber import FlowDefaults, SubscriberServicer
 from eventbroker_server.settings import default_data_dir
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator, Coroutine, Sequence
 
     from eventbroker_server.settings import Settings
 
@@ -101,7 +101,8 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         )
         stack.push_async_callback(_cancel, spawned)
 
-        relays, writers = [], []
+        relays: list[Relay] = []
+        writers: list[Writer] = []
         for shard in range(installation.shards):
             relay = Relay(event_log, streams, codec, shard, subscriptions.relayed, settings.sweep_interval)
             writers.append(Writer(event_log, shard, _append_limits(settings), relay.offer))
@@ -121,9 +122,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             SubscriberServicer(
                 subscriptions,
                 Settling(signer, streams, subscriptions),
-                FlowDefaults(
-                    settings.max_unsettled_events, settings.max_unsettled_bytes, settings.max_batch_events
-                ),
+                FlowDefaults(settings.max_unsettled_events, settings.max_unsettled_bytes, settings.max_batch_events),
             ),
             EventStoreServicer(event_log),
             settings.max_publish_bytes,
@@ -179,7 +178,7 @@ def _append_limits(settings: Settings) -> AppendLimits:
 
 
 @asynccontextmanager
-async def _working(kind: str, parts: list[Relay] | list[Writer], tasks: asyncio.TaskGroup) -> AsyncIterator[None]:
+async def _working(kind: str, parts: Sequence[Relay | Writer], tasks: asyncio.TaskGroup) -> AsyncIterator[None]:
     """Run parts until they have done what is waiting, for 10 s at most."""
     working = [tasks.create_task(part.run(), name=f"{kind} {number}") for number, part in enumerate(parts)]
     try:
@@ -207,11 +206,9 @@ async def _drain(server: Server, subscriptions: Subscriptions, timeout: float) -
     end = loop.time() + timeout
     await server.not_serving()
     subscriptions.close()
-    while subscriptions.count and loop.time() < end:
-        await asyncio.sleep(0.02)
+    await subscriptions.drained(timeout)
     await server.stop(grace=max(1.0, end - loop.time()))
-    while subscriptions.count and loop.time() < end + 2:
-        await asyncio.sleep(0.02)
+    await subscriptions.drained(2)
     log.info("stopped serving", extra={"streams_left": subscriptions.count})
 
 

@@ -1,8 +1,8 @@
 """Decides what an append may store: pure, request by request.
 
-Two ways lead to the log. `guess` takes what can be written at once and lets the unique keys of the store judge. `decide`
-is asked when something objected, or when a request expects what cannot be guessed; it is given what a locked shard
-says, and its word is final.
+Two ways lead to the log. `guess` takes what can be written at once and lets the unique keys of the store judge.
+`decide` is asked when something objected, or when a request expects what cannot be guessed; it is given what a locked
+shard says, and its word is final.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def guess(requests: Sequence[Request], cached: Mapping[AggregateKey, int]) -> tu
     """Rows to try, and for each request whether it is among them.
 
     A cached version is never above the true one, as events are not deleted. So a version that turns out too low meets
-    the unique key, and an expectation that agrees with the cache is judged by the same key, if its aggregate is written.
-    The requests share no event id.
+    the unique key, and an expectation that agrees with the cache is judged by the same key, if its aggregate is
+    written. The requests share no event id.
     """
     rows: list[Row] = []
     taken: list[bool] = []

@@ -149,9 +149,7 @@ class ShardMembership:
         """Write down how far the group has come. Raises Stale."""
         if self._state is None:
             return
-        progress = await self._streams.progress(
-            self.shard, self._name, self.generation, self.types, self._known_types
-        )
+        progress = await self._streams.progress(self.shard, self._name, self.generation, self.types, self._known_types)
         self.progress = progress
         if self._memory is not None:
             self._memory = self._memory._replace(checkpoint=max(progress.settled, self._memory.checkpoint))

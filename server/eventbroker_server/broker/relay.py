@@ -104,8 +104,8 @@ class Relay:
             head = await self._begin(committed)
         if head > committed and head > (committed := await self._log.head(self._shard)):
             raise UnsafeStore(
-                f"Redis has relayed shard {self._shard} up to {head}, but PostgreSQL has events up to {committed}: these "
-                "two do not belong together",
+                f"Redis has relayed shard {self._shard} up to {head}, but PostgreSQL has events up to {committed}: "
+                "these two do not belong together",
                 "Empty that Redis, or set another redis_prefix",
             )
         self.head = head

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Settling:
-    """Each id gets one outcome. UNKNOWN is what is not an ack id, and what is another tenant's: nobody can tell which."""
+    """Each id gets one outcome. UNKNOWN is what is not an ack id, and what is another tenant's: none can tell which."""
 
     def __init__(self, signer: Signer, streams: Streams, subscriptions: Subscriptions) -> None:
         self._signer = signer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -82,6 +82,8 @@ class Subscriptions:
         self._deliveries: dict[str, Delivery] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._count = 0
+        self._none_open = asyncio.Event()
+        self._none_open.set()
         self._closed = False
 
     @asynccontextmanager
@@ -96,6 +98,7 @@ class Subscriptions:
         if self._count >= self._most:
             raise Overloaded("open streams", self._most)
         self._count += 1
+        self._none_open.clear()
         try:
             group = await self._group(wish)
             delivery = self._delivery(group, from_latest=wish.from_latest is not False)
@@ -107,6 +110,8 @@ class Subscriptions:
                 await asyncio.shield(self._detach(delivery, consumer))
         finally:
             self._count -= 1
+            if not self._count:
+                self._none_open.set()
 
     async def _group(self, wish: Wish) -> Group:
         if not wish.group:
@@ -178,6 +183,12 @@ class Subscriptions:
         for delivery in self._deliveries.values():
             for consumer in delivery.consumers.values():
                 consumer.close(ClosingReason.SHUTDOWN)
+
+    async def drained(self, timeout: float) -> None:
+        """Wait until no stream is open and each has given back what it held, but not for longer than this."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._none_open.wait()
 
     @property
     def count(self) -> int:

@@ -49,7 +49,9 @@ class Event(NamedTuple):
     content_type: str  # the type URL of a message, the media type of binary data, empty for JSON
     content: bytes
     metadata: Metadata
-    wire: bytes = b""  # the same, serialized, where that is at hand; saves making it again, and is not part of the event
+    wire: bytes = (
+        b""  # the same, serialized, where that is at hand; saves making it again, and is not part of the event
+    )
 
     def same_as(self, other: Event) -> bool:
         return self[:-1] == other[:-1]

@@ -102,7 +102,7 @@ def _columns(keys: Collection[tuple[str, ...]], width: int) -> list[list[str]]:
 
 
 def _stored(row: Any) -> StoredEvent:
-    event = Event(*row[:11], _FORMS[row[11]], row[12], row[13], _metadata(row[14]))
+    event = Event._make((*row[:11], _FORMS[row[11]], row[12], row[13], _metadata(row[14]), b""))
     return StoredEvent(event, row[15], row[16], row[17])
 
 

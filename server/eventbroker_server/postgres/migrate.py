@@ -51,7 +51,7 @@ async def migrate(pool: Pool, shards: int) -> Installation:
     """Migrate, and answer the installation; `shards` of a new one (0: 1). Raises UnsafeStore, BadSetting."""
     async with pool.connection() as connection:
         async with asyncio.timeout(60):
-            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+            while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110 - see above
                 await asyncio.sleep(0.1)
         try:
             await _migrate(connection)

@@ -34,10 +34,10 @@ class RedisStreams:
 
     def __init__(self, client: Redis, prefix: str, process: str) -> None:
         self.process = process
-        self._redis = client
+        self._redis: Any = client  # its types do not tell that replies are bytes
         self._prefix = prefix
         folder = resources.files("eventbroker_server.redis")
-        self._scripts = {
+        self._scripts: dict[str, Any] = {
             file.name.removesuffix(".lua"): client.register_script(file.read_bytes())
             for file in folder.iterdir()
             if file.name.endswith(".lua")

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import orjson
-
 from eventbroker.v1 import event_pb2
+
 from eventbroker_server.domain.errors import InvalidArgument, Violation
 from eventbroker_server.domain.event import DataForm, Event, Metadata
 from eventbroker_server.domain.names import (
@@ -41,7 +41,6 @@ MAX_ATTRIBUTE_CHARACTERS = 4096
 _FIRST_SECOND = -62_135_596_800  # 0001-01-01
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59
 _OPTIONAL_IDS = ("user_id", "session_id", "request_id", "correlation_id")
-_SET_BY_BROKER = ("aggregate_version", "position", "record_time")
 
 
 def event_of(message: event_pb2.Event, path: str, max_bytes: int, violations: list[Violation]) -> Event | None:
@@ -69,8 +68,12 @@ def event_of(message: event_pb2.Event, path: str, max_bytes: int, violations: li
     for field in _OPTIONAL_IDS:
         if (text := getattr(message, field)) and not is_id(text):
             wrong(field, ID_RULE)
-    for field in _SET_BY_BROKER:
-        if message.HasField(field) if field == "record_time" else getattr(message, field):
+    for field, is_set in (
+        ("aggregate_version", message.aggregate_version),
+        ("position", message.position),
+        ("record_time", message.HasField("record_time")),
+    ):
+        if is_set:
             wrong(field, "is set by the broker; leave it out")
     timestamp = _timestamp(message, wrong)
     form, content_type, content = _data(message, wrong)
@@ -126,7 +129,9 @@ def _data(message: event_pb2.Event, wrong: Callable[[str, str], None]) -> tuple[
         return DataForm.JSON, "", message.json.encode()
     if form == "message":
         if "/" not in message.message.type_url or has_control_characters(message.message.type_url):
-            wrong("message.type_url", 'must name a type, such as "type.googleapis.com/eventbroker.events.v1.UserCreated"')
+            wrong(
+                "message.type_url", 'must name a type, such as "type.googleapis.com/eventbroker.events.v1.UserCreated"'
+            )
         return DataForm.MESSAGE, message.message.type_url, message.message.value
     if form == "binary":
         if not is_id(message.binary.content_type):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Door(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpcio ships no types for aio interceptors
+class Door(grpc.aio.ServerInterceptor):
     """Wraps each handler once. Streams are counted where they are opened; unary calls here."""
 
     def __init__(self, provider: AuthProvider, max_calls: int) -> None:

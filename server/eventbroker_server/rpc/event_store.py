@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from eventbroker.v1 import event_store_service_pb2 as pb
 from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceServicer
+
 from eventbroker_server.domain.errors import EventNotFound, Violation
 from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
 from eventbroker_server.rpc.auth import PRINCIPAL

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from eventbroker.v1 import publisher_service_pb2 as pb
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceServicer
+
 from eventbroker_server.broker.append import Stored
 from eventbroker_server.broker.decide import Expectation
 from eventbroker_server.domain.errors import BrokerError, InvalidArgument, Violation

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
-
 from eventbroker.events.v1 import role_pb2, session_pb2, user_pb2
 from eventbroker.v1 import event_store_service_pb2, publisher_service_pb2, subscriber_service_pb2
 from eventbroker.v1.event_store_service_pb2_grpc import add_EventStoreServiceServicer_to_server
 from eventbroker.v1.publisher_service_pb2_grpc import add_PublisherServiceServicer_to_server
 from eventbroker.v1.subscriber_service_pb2_grpc import add_SubscriberServiceServicer_to_server
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
 from eventbroker_server.domain.errors import BadSetting
 from eventbroker_server.rpc.auth import check_methods
 

@@ -82,5 +82,7 @@ def _details(error: errors.BrokerError) -> list[Message]:
         retry.retry_delay.FromMilliseconds(int(error.retry_after * 1000))
         details.append(retry)
     elif isinstance(error, errors.EventNotFound):
-        details.append(error_details_pb2.ResourceInfo(resource_type="event", resource_name=error.details.get("event_id")))
+        details.append(
+            error_details_pb2.ResourceInfo(resource_type="event", resource_name=error.details.get("event_id"))
+        )
     return details

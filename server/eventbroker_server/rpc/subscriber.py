@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from eventbroker.v1 import subscriber_service_pb2 as pb
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceServicer
+
 from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.subscription import Farewell, HandedOver
 from eventbroker_server.broker.subscriptions import Wish
@@ -90,15 +91,18 @@ class SubscriberServicer(SubscriberServiceServicer):
         return pb.ExtendDeadlineResponse(results=_results(request.ack_ids, outcomes))
 
     def _wish(self, request: pb.SubscribeRequest, principal: Principal) -> Wish:
-        violations: list[Violation] = []
-        for field in ("group", "consumer_id", "tenant_id"):
-            if (text := getattr(request, field)) and not is_name(text):
-                violations.append(Violation(field, f"{NAME_RULE}, or be empty"))
+        violations = [
+            Violation(field, f"{NAME_RULE}, or be empty")
+            for field in ("group", "consumer_id", "tenant_id")
+            if getattr(request, field) and not is_name(getattr(request, field))
+        ]
         if len(request.event_types) > MAX_PATTERNS:
             violations.append(Violation("event_types", f"must be at most {MAX_PATTERNS}"))
-        for number, pattern in enumerate(request.event_types[:MAX_PATTERNS]):
-            if not is_type_pattern(pattern):
-                violations.append(Violation(f"event_types[{number}]", PATTERN_RULE))
+        violations += [
+            Violation(f"event_types[{number}]", PATTERN_RULE)
+            for number, pattern in enumerate(request.event_types[:MAX_PATTERNS])
+            if not is_type_pattern(pattern)
+        ]
         if request.start not in pb.StartPoint.values():
             violations.append(Violation("start", "is not a StartPoint"))
         deadline = None
