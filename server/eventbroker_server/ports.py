@@ -96,8 +96,8 @@ class GroupStore(Protocol):
     async def next_generation(self, key: GroupKey, shard: int, after: int) -> Membership:
         """Count the generation up to after + 1, unless somebody did; answer the membership as it is then."""
 
-    async def save_checkpoint(self, key: GroupKey, shard: int, generation: int, position: int) -> None:
-        """Move the checkpoint forward, never back, and only for the present generation."""
+    async def save_checkpoint(self, key: GroupKey, shard: int, generation: int, position: int) -> int | None:
+        """Move the checkpoint forward, never back, and answer it; None if the generation is not the present one."""
 
 
 class Entry(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,6 +26,9 @@ class FlowControl:
     max_batch_events: int
 
 
+Place = tuple[int, int]  # shard, position: names an event within a group
+
+
 class ClosingReason(Enum):
     """Why a stream ends. The numbers are those of the protocol."""
 
@@ -34,26 +37,24 @@ class ClosingReason(Enum):
     REPLACED = 3
 
 
-Place = tuple[int, int]  # shard, position: names an event within a group
-
-
 @dataclass(slots=True)
 class Hold:
-    """An entry that was read for a consumer and is not settled. The deadline (of the loop's clock) is None until it is
-    handed over."""
+    """An entry that was read for a consumer and is not settled. Until it is handed over, the deadline (of the loop's
+    clock) is None and the body is there."""
 
     shard: int
     generation: int
-    entry: Received
+    position: int
+    stream: str
+    number: int
+    attempt: int
     size: int
+    body: bytes | None
     deadline: float | None = None
 
-
-class Batch(NamedTuple):
-    """Entries handed over now, to be settled until the deadline (of the loop's clock)."""
-
-    holds: list[Hold]
-    deadline: float
+    @property
+    def place(self) -> Place:
+        return (self.shard, self.position)
 
 
 class Consumer:
@@ -68,7 +69,8 @@ class Consumer:
         self.holds: dict[Place, Hold] = {}
         self.closing: ClosingReason | None = None
         self.doubtful: set[int] = set()  # shards where a read may have taken entries whose reply was lost
-        self._ack_deadline = ack_deadline
+        self.ack_deadline = ack_deadline
+        self._extended = False  # deadlines may not be in order any more
         self._wake = wake
         self._bytes = 0
         self._mean_size = 512.0
@@ -83,11 +85,12 @@ class Consumer:
         by_bytes = max(1, int(room / self._mean_size))
         return min(self.flow.max_unsettled_events - len(self.holds), by_bytes)
 
-    def give(self, hold: Hold) -> None:
+    def give(self, shard: int, generation: int, entry: Received) -> None:
         """Put an entry that was read for it into its outbox."""
-        place = (hold.shard, hold.entry.position)
-        self.take_back([place])
-        self.holds[place] = hold
+        body = entry.body or b""
+        hold = Hold(shard, generation, entry.position, entry.stream, entry.number, entry.attempt, len(body), body)
+        self.take_back([hold.place])
+        self.holds[hold.place] = hold
         self._bytes += hold.size
         self._mean_size += (hold.size - self._mean_size) / 64
         self._outbox.append(hold)
@@ -104,28 +107,49 @@ class Consumer:
             self._wake()
         return lost
 
+    def extend(self, places: Iterable[Place], deadline: float) -> None:
+        """Move the deadline of what it holds of these."""
+        for place in places:
+            if (hold := self.holds.get(place)) is not None:
+                hold.deadline = deadline
+                self._extended = True
+
+    def overdue(self, now: float) -> list[Hold]:
+        """What was not settled by its deadline. Deadlines are in the order of the holds, until one is extended."""
+        late = []
+        for hold in self.holds.values():
+            if hold.deadline is None or (hold.deadline > now and not self._extended):
+                break
+            if hold.deadline <= now:
+                late.append(hold)
+        return late
+
+    def next_deadline(self) -> float | None:
+        """The earliest deadline of what it holds."""
+        if self._extended:
+            return min((hold.deadline for hold in self.holds.values() if hold.deadline is not None), default=None)
+        return next(iter(self.holds.values())).deadline if self.holds else None
+
     def close(self, reason: ClosingReason) -> None:
         if self.closing is None:
             self.closing = reason
         self._ready.set()
 
-    async def next(self, timeout: float) -> Batch | None:
-        """Hand over what is there, waiting at most `timeout` seconds; None when nothing came or it is closing."""
+    async def next(self, timeout: float) -> list[Hold]:
+        """Hand over what is there, waiting at most `timeout` seconds; nothing when nothing came or it is closing."""
         if not self._outbox and self.closing is None:
             self._ready.clear()
             try:
                 async with asyncio.timeout(timeout):
                     await self._ready.wait()
             except TimeoutError:
-                return None
+                return []
         if self.closing is not None:
-            return None
+            return []
         most = self.flow.max_batch_events
         taken, self._outbox = self._outbox[:most], self._outbox[most:]
-        deadline = asyncio.get_running_loop().time() + self._ack_deadline
-        holds = []
-        for hold in taken:
-            if self.holds.get((hold.shard, hold.entry.position)) is hold:
-                hold.deadline = deadline
-                holds.append(hold)
-        return Batch(holds, deadline) if holds else None
+        deadline = asyncio.get_running_loop().time() + self.ack_deadline
+        handed = [hold for hold in taken if self.holds.get(hold.place) is hold]
+        for hold in handed:
+            hold.deadline = deadline
+        return handed

@@ -9,13 +9,13 @@ taken is handed back.
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING
 
-from eventbroker_server.broker.consumer import ClosingReason, Consumer, Hold
+from eventbroker_server.broker.consumer import ClosingReason, Consumer
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
 from eventbroker_server.domain.group import consumer_name, process_of
 from eventbroker_server.ports import Holding, Stale
@@ -23,7 +23,7 @@ from eventbroker_server.ports import Holding, Stale
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from eventbroker_server.broker.consumer import FlowControl
+    from eventbroker_server.broker.consumer import FlowControl, Hold
     from eventbroker_server.broker.membership import ShardMembership
     from eventbroker_server.domain.group import Group
     from eventbroker_server.ports import Streams
@@ -54,7 +54,9 @@ class Delivery:
         self._leaving: dict[str, Consumer] = {}
         self._wake = asyncio.Event()
         self._due = asyncio.Event()
-        self._deadlines: list[tuple[float, int, Consumer, list[Hold]]] = []
+        self._next_look = 0.0
+        self._stirred = True  # something happened since the last checkpoint
+        self._away = False
         self._generations: dict[int, int] = {}  # by shard: of what was handed out
         self._order = count()
         self._turn = 0
@@ -94,17 +96,18 @@ class Delivery:
 
     def wake(self) -> None:
         """There may be something to read."""
+        self._stirred = True
         self._wake.set()
 
-    def handed_over(self, consumer: Consumer, holds: list[Hold], deadline: float) -> None:
-        """Mind the deadline of these."""
-        heapq.heappush(self._deadlines, (deadline, next(self._order), consumer, holds))
-        if self._deadlines[0][0] >= deadline:
+    def mind(self, deadline: float | None) -> None:
+        """Look at deadlines by then, if not before."""
+        if deadline is not None and deadline < self._next_look:
             self._due.set()
 
     # What other brokers, or other calls to this one, tell.
 
     def relayed(self, shard: int, types: Iterable[str]) -> None:
+        self._stirred = True
         for membership in self.memberships:
             if membership.shard == shard:
                 for event_type in types:
@@ -121,10 +124,8 @@ class Delivery:
     def extended(self, consumer_name: str, shard: int, positions: Iterable[int], seconds: float) -> None:
         if (consumer := self.consumers.get(consumer_name)) is not None:
             deadline = asyncio.get_running_loop().time() + seconds
-            holds = [hold for position in positions if (hold := consumer.holds.get((shard, position))) is not None]
-            for hold in holds:
-                hold.deadline = deadline
-            self.handed_over(consumer, holds, deadline)
+            consumer.extend([(shard, position) for position in positions], deadline)
+            self.mind(deadline)
 
     # The work.
 
@@ -140,15 +141,23 @@ class Delivery:
             for membership in self.memberships:
                 try:
                     await self._pump_shard(membership)
+                    self._say_away(None)
                 except Stale:
                     membership.lose()
                     self.wake()
                     await asyncio.sleep(0.02)  # the relay may have to begin first
                 except _AWAY as exc:
-                    log.warning("cannot read: %s", exc, extra={"group": self.name, "shard": membership.shard})
-                    membership.lose()
+                    self._say_away(exc)
                     self.wake()
                     await asyncio.sleep(0.2)
+
+    def _say_away(self, exc: Exception | None) -> None:
+        """Log a disturbance once, and its end."""
+        if exc is not None and not self._away:
+            log.warning("cannot deliver: %s", exc, extra={"group": self.name})
+        elif exc is None and self._away:
+            log.warning("delivering again", extra={"group": self.name})
+        self._away = exc is not None
 
     async def _pump_shard(self, membership: ShardMembership) -> None:
         more = True
@@ -158,7 +167,7 @@ class Delivery:
                 self._generations[membership.shard] = membership.generation
                 self._outdate(membership)
             more = False
-            await membership.feed()
+            fed = await self._feed(membership)
             for consumer in self._in_turn():
                 if membership.shard in consumer.doubtful:
                     await self._recover(membership, consumer)
@@ -170,8 +179,18 @@ class Delivery:
                 entries = await membership.read(consumer.name, most)
                 consumer.doubtful.discard(membership.shard)
                 for entry in entries:
-                    consumer.give(Hold(membership.shard, generation, entry, len(entry.body or b"")))
-                more = more or len(entries) == most or membership.has_history
+                    consumer.give(membership.shard, generation, entry)
+                more = more or len(entries) == most or fed
+
+    async def _feed(self, membership: ShardMembership) -> bool:
+        """Feed a page of history; answer whether more is left. Without PostgreSQL what is relayed goes on."""
+        try:
+            await membership.feed()
+        except StoreUnavailable as exc:
+            log.warning("history has to wait: %s", exc, extra={"group": self.name})
+            self._due.set()
+            return False
+        return membership.has_history
 
     def _in_turn(self) -> list[Consumer]:
         """All consumers, beginning with another one each time."""
@@ -232,50 +251,37 @@ class Delivery:
                     next_checkpoint = loop.time() + self._rhythm.checkpoint
                     await self.checkpoint()
             except Stale:
-                self._reopen()
+                for membership in self.memberships:
+                    membership.lose()
+                self.wake()
             except _AWAY as exc:
-                log.warning("cannot keep: %s", exc, extra={"group": self.name})
+                self._say_away(exc)
                 await asyncio.sleep(0.2)
-            upcoming = min(next_sweep, next_checkpoint, self._deadlines[0][0] if self._deadlines else next_sweep)
+            deadlines = filter(None, (consumer.next_deadline() for consumer in self.consumers.values()))
+            self._next_look = min(next_sweep, next_checkpoint, *deadlines)
             self._due.clear()
-            try:
-                async with asyncio.timeout(max(0.0, upcoming - loop.time())):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, self._next_look - loop.time())):
                     await self._due.wait()
-            except TimeoutError:
-                pass
-
-    def _reopen(self) -> None:
-        for membership in self.memberships:
-            membership.lose()
-        self.wake()
 
     async def _expire(self, now: float) -> None:
         """Hand back what was not settled by its deadline, which counts as a failed attempt."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            entry = heapq.heappop(self._deadlines)
-            _, _, consumer, holds = entry
-            late = [
-                hold
-                for hold in holds
-                if consumer.holds.get((hold.shard, hold.entry.position)) is hold
-                and hold.deadline is not None
-                and hold.deadline <= now  # else it was extended, and comes again
-            ]
-            try:
-                for membership in self.memberships:
-                    mine = [_holding(consumer, hold) for hold in late if hold.shard == membership.shard]
-                    await self._hand_back(membership, mine, failed=True)
-                    if mine and not membership.is_open:
-                        consumer.doubtful.add(membership.shard)
-            except (*_AWAY, Stale):
-                heapq.heappush(self._deadlines, entry)
-                raise
-            consumer.take_back([(hold.shard, hold.entry.position) for hold in late])
+        for consumer in list(self.consumers.values()):
+            if not (late := consumer.overdue(now)):
+                continue
+            for membership in self.memberships:
+                mine = [_holding(consumer, hold) for hold in late if hold.shard == membership.shard]
+                await self._hand_back(membership, mine, failed=True)
+                if mine and not membership.is_open:
+                    consumer.doubtful.add(membership.shard)
+            consumer.take_back(hold.place for hold in late)
 
     async def sweep(self) -> None:
         """Hand back what passed its deadline with a broker that is gone, or with a consumer that left this one."""
         for consumer in list(self._leaving.values()):
             await self._leave(consumer)
+        if self.group.ephemeral:
+            return  # it has one consumer, which is here
         for membership in self.memberships:
             if not membership.is_open:
                 continue
@@ -295,9 +301,12 @@ class Delivery:
                 self.wake()
 
     async def checkpoint(self) -> None:
-        for membership in self.memberships:
-            await membership.checkpoint()
+        """Write down how far the group has come, if anything happened."""
+        if self._stirred:
+            self._stirred = False
+            for membership in self.memberships:
+                await membership.checkpoint()
 
 
 def _holding(consumer: Consumer, hold: Hold) -> Holding:
-    return Holding(hold.entry.position, hold.entry.stream, consumer.name, hold.entry.number)
+    return Holding(hold.position, hold.stream, consumer.name, hold.number)

@@ -51,7 +51,7 @@ class ShardMembership:
         self._state: GroupState | None = None
         self._opening = asyncio.Lock()
         self._lost = False  # the state is not to be relied on; set at any moment, also while a step is under way
-        self._memory: Membership | None = None  # of an ephemeral group, which PostgreSQL does not know
+        self._membership: Membership | None = None  # as of the last time that PostgreSQL was asked
 
     @property
     def generation(self) -> int:
@@ -81,10 +81,12 @@ class ShardMembership:
     async def _open(self) -> None:
         types = await self._streams.types(self.shard)
         joining = sorted(filter(self.group.filter.matches, types))
-        membership = await self._membership()
+        if self._membership is None:
+            self._membership = await self._first_membership()
+        membership = self._membership
         state = await self._streams.open_group(self.shard, self._name, joining, membership, make=False)
         if state is None:
-            membership = await self._next_generation(membership.generation)
+            membership = self._membership = await self._next_generation(membership)
             state = await self._streams.open_group(self.shard, self._name, joining, membership, make=True)
             if state is None:
                 raise Stale
@@ -100,18 +102,15 @@ class ShardMembership:
         """Things in Redis are not as they were: open again."""
         self._lost = True
 
-    async def _membership(self) -> Membership:
+    async def _first_membership(self) -> Membership:
         if not self.group.ephemeral:
             return await self._groups.membership(self.group.key, self.shard)
-        if self._memory is None:
-            self._memory = Membership(await self._log.head(self.shard) if self._from_latest else 0, 1)
-        return self._memory
+        return Membership(await self._log.head(self.shard) if self._from_latest else 0, 1)
 
-    async def _next_generation(self, after: int) -> Membership:
-        if self._memory is None:
-            return await self._groups.next_generation(self.group.key, self.shard, after)
-        self._memory = Membership(self._memory.checkpoint, after + 1)
-        return self._memory
+    async def _next_generation(self, last: Membership) -> Membership:
+        if not self.group.ephemeral:
+            return await self._groups.next_generation(self.group.key, self.shard, last.generation)
+        return Membership(last.checkpoint, last.generation + 1)
 
     async def read(self, consumer: str, count: int) -> list[Received]:
         """Take up to `count` entries for a consumer. Those of other tenants are settled here. Raises Stale."""
@@ -151,10 +150,17 @@ class ShardMembership:
             return
         progress = await self._streams.progress(self.shard, self._name, self.generation, self.types, self._known_types)
         self.progress = progress
-        if self._memory is not None:
-            self._memory = self._memory._replace(checkpoint=max(progress.settled, self._memory.checkpoint))
-        else:
-            await self._groups.save_checkpoint(self.group.key, self.shard, self.generation, progress.settled)
+        if not self.group.ephemeral:
+            key, generation = self.group.key, self.generation
+            saved = await self._groups.save_checkpoint(key, self.shard, generation, progress.settled)
+            if saved is not None and saved > progress.settled:
+                # Redis came back older than what PostgreSQL knows: what it holds would be delivered again.
+                log.warning("group went back in time", extra={"group": self._name, "shard": self.shard})
+                self._membership = await self._groups.next_generation(key, self.shard, generation)
+                raise Stale
+        elif self._membership is not None:  # PostgreSQL does not know it
+            checkpoint = max(progress.settled, self._membership.checkpoint)
+            self._membership = self._membership._replace(checkpoint=checkpoint)
 
     async def delete(self) -> None:
         """Forget an ephemeral group."""

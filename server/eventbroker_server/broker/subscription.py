@@ -13,7 +13,7 @@ from eventbroker_server.domain.ack_id import Lane
 from eventbroker_server.domain.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from eventbroker_server.broker.consumer import Batch, Consumer
+    from eventbroker_server.broker.consumer import Consumer, Hold
     from eventbroker_server.broker.delivery import Delivery
     from eventbroker_server.domain.ack_id import Signer
     from eventbroker_server.ports import EventLog
@@ -86,7 +86,7 @@ class Subscription:
         while True:
             wait = min(self._heartbeat_at, self._ends_at) - loop.time()
             batch = await self.consumer.next(max(0.0, wait))
-            if batch is not None:
+            if batch:
                 return self._hand_over(batch)
             if self.consumer.closing is None and loop.time() >= self._ends_at:
                 self.consumer.close(ClosingReason.MAX_AGE)
@@ -96,15 +96,15 @@ class Subscription:
                 self._heartbeat_at = loop.time() + self._times.heartbeat
                 return await self._sign_of_life()
 
-    def _hand_over(self, batch: Batch) -> HandedOver:
-        self._delivery.handed_over(self.consumer, batch.holds, batch.deadline)
+    def _hand_over(self, batch: list[Hold]) -> HandedOver:
         group, name = self._delivery.name, self.consumer.name
         events = []
-        for hold in batch.holds:
-            entry = hold.entry
-            lane = Lane(group, hold.shard, hold.generation, entry.stream, name)
-            ack_id = self._signer.sign(lane, entry.position, entry.number)
-            events.append(Handed(entry.body or b"", ack_id, entry.attempt))
+        for hold in batch:
+            lane = Lane(group, hold.shard, hold.generation, hold.stream, name)
+            ack_id = self._signer.sign(lane, hold.position, hold.number)
+            events.append(Handed(hold.body or b"", ack_id, hold.attempt))
+            hold.body = None
+        self._delivery.mind(batch[0].deadline)
         return HandedOver(events, datetime.now(UTC) + timedelta(seconds=self.group.ack_deadline))
 
     async def _sign_of_life(self) -> SignOfLife:

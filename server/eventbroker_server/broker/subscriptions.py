@@ -120,7 +120,7 @@ class Subscriptions:
             return Group(key, TypeFilter.of(*wish.patterns), deadline, ephemeral=True)
         key = GroupKey(wish.tenant or ALL_TENANTS, wish.group)
         wanted = Group(key, TypeFilter.of(*wish.patterns), wish.ack_deadline or self._default_ack_deadline)
-        group = await self._groups.find(key) or await self._groups.ensure(wanted, from_latest=bool(wish.from_latest))
+        group = await self._known(key) or await self._groups.ensure(wanted, from_latest=bool(wish.from_latest))
         if (wish.patterns and group.filter != wanted.filter) or (
             wish.ack_deadline is not None and group.ack_deadline != wish.ack_deadline
         ):
@@ -128,6 +128,10 @@ class Subscriptions:
                 group=key.name, event_types=str(group.filter), ack_deadline_seconds=f"{group.ack_deadline:g}"
             )
         return group
+
+    async def _known(self, key: GroupKey) -> Group | None:
+        delivery = self._deliveries.get(str(key))
+        return delivery.group if delivery is not None else await self._groups.find(key)
 
     def _delivery(self, group: Group, *, from_latest: bool) -> Delivery:
         name = str(group.key)
@@ -243,4 +247,7 @@ class Subscriptions:
                 await self._streams.beat(shard, ttl)
             except StreamsUnavailable as exc:
                 log.warning("no heartbeat to Redis: %s", exc)
+            for delivery in list(self._deliveries.values()):
+                if delivery.idle:  # its last consumer left while Redis was away
+                    await self._end(delivery)
             await asyncio.sleep(ttl / 4)

@@ -39,6 +39,9 @@ class PostgresGroupStore:
             await connection.execute(QUERIES["next_generation"], *key, shard, after)
             return Membership(*await connection.fetchrow(QUERIES["membership"], *key, shard))
 
-    async def save_checkpoint(self, key: GroupKey, shard: int, generation: int, position: int) -> None:
+    async def save_checkpoint(self, key: GroupKey, shard: int, generation: int, position: int) -> int | None:
         async with self._pool.connection() as connection:
-            await connection.execute(QUERIES["save_checkpoint"], *key, shard, generation, position)
+            checkpoint: int | None = await connection.fetchval(
+                QUERIES["save_checkpoint"], *key, shard, generation, position
+            )
+            return checkpoint

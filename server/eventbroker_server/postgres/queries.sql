@@ -115,8 +115,9 @@ WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND generation = $4;
 
 -- name: save_checkpoint
 UPDATE eventbroker.group_shards
-SET checkpoint = $5, updated_at = clock_timestamp()
-WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND generation = $4 AND checkpoint < $5;
+SET checkpoint = greatest(checkpoint, $5), updated_at = clock_timestamp()
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND generation = $4
+RETURNING checkpoint;
 
 -- name: installation
 SELECT shards, ack_key FROM eventbroker.installation;
