@@ -152,9 +152,20 @@ class Writer:
             if rest:
                 await self._decide(rest)
         except BrokerError as exc:
+            self._fail(batch, exc)
+        except Exception as exc:
+            # Something that no store should be asked. Whoever asked it must not fail the others, nor end the writer.
+            if len(batch) == 1:
+                log.exception("an append failed", extra={"shard": self._shard})
+                self._fail(batch, exc)
+                return
             for waiting in batch:
-                if not waiting.answer.done():
-                    waiting.answer.set_exception(exc)
+                await self._flush([waiting])
+
+    def _fail(self, batch: list[_Waiting], exc: Exception) -> None:
+        for waiting in batch:
+            if not waiting.answer.done():
+                waiting.answer.set_exception(exc)
 
     async def _decide(self, batch: list[_Waiting]) -> None:
         requests = [waiting.request for waiting in batch]

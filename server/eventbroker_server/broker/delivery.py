@@ -117,6 +117,12 @@ class Delivery:
                         membership.lose()  # a new type: join it
                         self.wake()
 
+    def look_again(self) -> None:
+        """Anything may have happened: a new type, the loss of the group, events that nobody told of."""
+        for membership in self.memberships:
+            membership.lose()
+        self.wake()
+
     def settled(self, consumer_name: str, shard: int, positions: Iterable[int]) -> None:
         if (consumer := self.consumers.get(consumer_name)) is not None:
             consumer.take_back([(shard, position) for position in positions])
@@ -251,9 +257,7 @@ class Delivery:
                     next_checkpoint = loop.time() + self._rhythm.checkpoint
                     await self.checkpoint()
             except Stale:
-                for membership in self.memberships:
-                    membership.lose()
-                self.wake()
+                self.look_again()
             except _AWAY as exc:
                 self._say_away(exc)
                 await asyncio.sleep(0.2)

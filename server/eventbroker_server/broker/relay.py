@@ -31,7 +31,8 @@ _GRACE = 0.003  # how long to wait for another broker's relay before reading its
 
 
 class Relay:
-    """Relays one shard. `offer` takes what this broker committed; `relayed` is told the types that were added."""
+    """Relays one shard. `offer` takes what this broker committed; `relayed` is told the types that were added, or none
+    when there may be anything new."""
 
     def __init__(
         self,
@@ -51,6 +52,7 @@ class Relay:
         self._waiting: deque[StoredEvent] = deque()
         self._arrived = asyncio.Event()
         self._closed = False
+        self._in_doubt = False  # a relay failed, after which it may have been done
         self.head = 0  # as far as this broker knows
 
     def offer(self, events: list[StoredEvent]) -> None:
@@ -81,6 +83,7 @@ class Relay:
                     log.warning("relaying again", extra={"shard": self._shard})
                     away = False
             except (StreamsUnavailable, StoreUnavailable) as exc:
+                self._in_doubt = True
                 if self._closed:
                     return
                 if not away:
@@ -102,6 +105,9 @@ class Relay:
         head = await self._streams.head(self._shard)
         if head is None:
             head = await self._begin(committed)
+        elif self._in_doubt:
+            self._relayed(self._shard, ())
+        self._in_doubt = False
         if head > committed and head > (committed := await self._log.head(self._shard)):
             raise UnsafeStore(
                 f"Redis has relayed shard {self._shard} up to {head}, but PostgreSQL has events up to {committed}: "
@@ -145,7 +151,6 @@ class Relay:
         head = await self._streams.relay(self._shard, batch)
         if head is None:
             head = await self._begin(await self._log.head(self._shard))
-            self._relayed(self._shard, ())
         elif head == batch[-1].position:
             self.head = head
             self._relayed(self._shard, {entry.event_type for entry in batch})
@@ -153,7 +158,9 @@ class Relay:
 
     async def _begin(self, committed: int) -> int:
         log.info("these streams begin after what is stored", extra={"shard": self._shard, "position": committed})
-        return await self._streams.start_at(self._shard, committed)
+        head = await self._streams.start_at(self._shard, committed)
+        self._relayed(self._shard, ())
+        return head
 
     def _entry(self, stored: StoredEvent) -> Entry:
         event = stored.event

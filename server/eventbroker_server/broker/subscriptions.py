@@ -208,7 +208,7 @@ class Subscriptions:
             if types:
                 delivery.relayed(shard, types)
             else:
-                delivery.wake()
+                delivery.look_again()
 
     def settled(self, group: str, consumer: str, shard: int, positions: Iterable[int]) -> None:
         if (delivery := self._deliveries.get(group)) is not None:

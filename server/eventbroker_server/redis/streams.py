@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 _NO_HEAD, _STALE, _GONE = -1, -2, -3
 _OUTCOMES = {1: Outcome.DONE, 2: Outcome.ALREADY_SETTLED, 3: Outcome.OUTDATED}
 _MOST_HOLDINGS = 10_000
+_MOST_SIGNALS = 500  # in one read; the stream keeps more
 _BLOCK_MS = 1_000  # well below the socket's timeout, which would end a longer wait as a failure
 
 
@@ -88,15 +89,18 @@ class RedisStreams:
                         last = newest[0][0] if newest else b"0-0"
                         yield None  # what was told before is not known
                         continue
-                    reply = await self._redis.xread({key: last}, count=1000, block=_BLOCK_MS)
+                    reply = await self._redis.xread({key: last}, count=_MOST_SIGNALS, block=_BLOCK_MS)
             except StreamsUnavailable as exc:
                 log.warning("no signals from Redis: %s", exc)
                 last = None
                 await asyncio.sleep(0.2)
                 continue
-            for entry_id, fields in reply[0][1] if reply else ():
+            signals = reply[0][1] if reply else ()
+            for entry_id, fields in signals:
                 last = entry_id
                 yield _signal(fields)
+            if len(signals) == _MOST_SIGNALS:
+                yield None  # so far behind that some may be trimmed already
 
     # Groups.
 
