@@ -8,7 +8,9 @@ value that does not fit is an error that names it.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -20,7 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX = "EVENTBROKER_"
-KIBI, MEBI = 1024, 1024 * 1024
+MEBI = 1024 * 1024
+
+# Variables with our prefix that are not ours: of clients, and those that Kubernetes makes for a service of our name.
+_OTHERS = re.compile(r"CONFIG|TARGET|URL|SERVICE_(HOST|PORT.*)|PORT_\d+_TCP.*")
 
 
 def default_data_dir() -> str:
@@ -92,6 +97,10 @@ class Settings:
                 if name not in known:
                     raise BadSetting(name, f"is not a setting (in {path})")
                 found[name] = _fit(name, str(value), known[name])
+        for variable in environ:
+            name = variable.removeprefix(PREFIX)
+            if name != variable and name.removesuffix("_FILE").lower() not in known and not _OTHERS.fullmatch(name):
+                raise BadSetting(variable, "is not a setting")
         for field in fields(cls):
             variable = PREFIX + field.name.upper()
             if (file := environ.get(variable + "_FILE")) is not None:
@@ -105,8 +114,10 @@ class Settings:
     def check(self) -> None:
         """Raise BadSetting for the first value out of its bounds."""
         for name in known_numbers(type(self)):
-            if getattr(self, name) < 0:
-                raise BadSetting(name, "must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                raise BadSetting(name, "must be a number, and not negative")
+        if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise BadSetting("log_level", "must be one of DEBUG, INFO, WARNING, ERROR")
         for name in ("postgres_pool_size", "flush_events", "max_publish_events"):
             if getattr(self, name) < 1:
                 raise BadSetting(name, "must be at least 1")
@@ -123,14 +134,14 @@ def known_numbers(cls: type[Settings]) -> list[str]:
 def _read_toml(path: str) -> dict[str, Any]:
     try:
         return tomllib.loads(Path(path).read_text())
-    except (OSError, tomllib.TOMLDecodeError) as exc:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
         raise BadSetting("config", f"cannot be read: {exc}") from exc
 
 
 def _read_text(variable: str, path: str) -> str:
     try:
         return Path(path).read_text().strip()
-    except OSError as exc:
+    except (OSError, UnicodeDecodeError) as exc:
         raise BadSetting(variable + "_FILE", f"cannot be read: {exc}") from exc
 
 

@@ -6,8 +6,9 @@ import io
 from collections.abc import Iterable
 
 import pytest
-from eventbroker_cli.demo.ledger import Ledger, Report, matches
-from eventbroker_cli.demo.run import Options
+from eventbroker_cli.demo.ledger import Ledger, matches
+from eventbroker_cli.demo.options import Options
+from eventbroker_cli.demo.report import Report
 from eventbroker_cli.demo.screen import LiveScreen
 from rich.console import Console
 
@@ -231,6 +232,7 @@ def report_of(ledger: Ledger) -> Report:
         duration=1.0,
         publish_duration=0.5,
         faults=["killed consumer all-1 with 3 deliveries unacked"],
+        unproven=[],
         sample_checked=10,
         sample_wrong=[],
     )

@@ -48,7 +48,7 @@ class Signer:
     def sign(self, lane: Lane, position: int, number: int) -> str:
         signed = _head(lane) + _TAIL.pack(position, number)
         mac = hmac.digest(self._key, signed, "sha256")[:_MAC_BYTES]
-        return base64.urlsafe_b64encode(signed + mac).rstrip(b"=").decode()
+        return _text(signed + mac)
 
     def verify(self, text: str) -> AckId | None:
         """None for anything that this broker's kind did not sign."""
@@ -56,11 +56,17 @@ class Signer:
             raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         except (binascii.Error, ValueError):
             return None
+        if _text(raw) != text:
+            return None  # the same bytes, spelled in another way
         signed, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
         if not hmac.compare_digest(mac, hmac.digest(self._key, signed, "sha256")[:_MAC_BYTES]):
             return None
         position, number = _TAIL.unpack(signed[-_TAIL.size :])
         return AckId(_lane(signed[: -_TAIL.size]), position, number)
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 @lru_cache(4096)

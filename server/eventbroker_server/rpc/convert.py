@@ -80,6 +80,8 @@ def event_of(message: event_pb2.Event, path: str, max_bytes: int, violations: li
     metadata = _metadata(message.metadata, wrong) if message.HasField("metadata") else _NO_METADATA
     if len(violations) > before:
         return None
+    if metadata == _NO_METADATA:
+        message.ClearField("metadata")  # said or not, nothing is nothing
     wire = message.SerializeToString(deterministic=True)
     if len(wire) > max_bytes:
         violations.append(Violation(path, f"must be at most {max_bytes} bytes, not {len(wire)}"))

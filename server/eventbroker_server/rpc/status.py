@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
@@ -36,13 +37,15 @@ CODES: dict[type[errors.BrokerError], int] = {
     errors.EngineError: code_pb2.INTERNAL,
 }
 
-_MOST_VIOLATIONS = 100  # what is sent of them: a status has to fit into the trailers
-_MOST_CONFLICTS = 50
+# Clients take trailers of 8 KiB, in which all of this stands in base64, and the message a second time.
+_MOST_MESSAGE = 400  # bytes
+_MOST_VALUE = 600
+_MOST_DETAILS = 3_600
 
 
 def status_of(error: errors.BrokerError) -> grpc.Status:
     """An error as a gRPC status with its details. ErrorInfo marks it as ours: a definite answer, unless retryable."""
-    status = status_pb2.Status(code=CODES[type(error)], message=error.message()[:1000])
+    status = status_pb2.Status(code=CODES[type(error)], message=_cut(error.message(), _MOST_MESSAGE))
     for detail in _details(error):
         packed = any_pb2.Any()
         packed.Pack(detail)
@@ -51,32 +54,39 @@ def status_of(error: errors.BrokerError) -> grpc.Status:
     return converted
 
 
+def _cut(text: str, most: int) -> str:
+    """Text of at most so many bytes, as a trailer spells it: what is not ASCII takes three for one."""
+    if len(quote(text)) <= most:
+        return text
+    while len(quote(text)) > most - 3:
+        text = text[: len(text) * 9 // 10]
+    return text + "..."
+
+
 def _details(error: errors.BrokerError) -> list[Message]:
-    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.details)
+    said = {name: _cut(value, _MOST_VALUE) for name, value in error.details.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=said)
     details: list[Message] = [info]
     if isinstance(error, errors.InvalidArgument):
-        shown = error.violations[:_MOST_VIOLATIONS]
-        details.append(
-            error_details_pb2.BadRequest(
-                field_violations=[
-                    error_details_pb2.BadRequest.FieldViolation(field=v.field[:300], description=v.rule) for v in shown
-                ]
-            )
-        )
+        request = error_details_pb2.BadRequest()
+        for violation in error.violations:
+            if request.ByteSize() > _MOST_DETAILS:
+                break  # the number of all is told below
+            request.field_violations.add(field=violation.field, description=violation.rule)
+        details.append(request)
         info.metadata["violations"] = str(len(error.violations))
     elif isinstance(error, errors.VersionConflict):
-        details.append(
-            error_details_pb2.PreconditionFailure(
-                violations=[
-                    error_details_pb2.PreconditionFailure.Violation(
-                        type="AGGREGATE_VERSION",
-                        subject=f"{conflict.aggregate_type}/{conflict.aggregate_id}",
-                        description=f"expected {conflict.expected}, actual {conflict.actual}",
-                    )
-                    for conflict in error.conflicts[:_MOST_CONFLICTS]
-                ]
+        failure = error_details_pb2.PreconditionFailure()
+        for conflict in error.conflicts:
+            if failure.ByteSize() > _MOST_DETAILS:
+                break
+            failure.violations.add(
+                type="AGGREGATE_VERSION",
+                subject=f"{conflict.aggregate_type}/{conflict.aggregate_id}",
+                description=f"expected {conflict.expected}, actual {conflict.actual}",
             )
-        )
+        details.append(failure)
+        info.metadata["conflicts"] = str(len(error.conflicts))
     elif isinstance(error, errors.Overloaded):
         retry = error_details_pb2.RetryInfo()
         retry.retry_delay.FromMilliseconds(int(error.retry_after * 1000))
