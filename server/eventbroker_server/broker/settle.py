@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from eventbroker_server.broker.subscriptions import Subscriptions
-    from eventbroker_server.domain.ack_id import AckId, Signer
+    from eventbroker_server.domain.ack_id import AckId, Lane, Signer
     from eventbroker_server.domain.principal import Principal
     from eventbroker_server.ports import Streams
 
@@ -59,15 +59,15 @@ class Settling:
         do: Callable[[list[AckId]], Awaitable[list[Outcome]]],
     ) -> list[Outcome]:
         outcomes = [Outcome.UNKNOWN] * len(ack_ids)
-        lanes: dict[tuple[str, int, int, str], list[tuple[int, AckId]]] = {}
+        lanes: dict[Lane, list[tuple[int, AckId]]] = {}
         for number, text in enumerate(ack_ids):
-            ack_id = self._signer.verify(text)
-            if ack_id is None or not principal.owns(GroupKey.parse(ack_id.lane.group).tenant):
-                continue
-            lane = ack_id.lane
-            key = (lane.group, lane.shard, lane.generation, lane.consumer)
-            lanes.setdefault(key, []).append((number, ack_id))
-        for asked in lanes.values():
+            if (ack_id := self._signer.verify(text)) is not None:
+                lanes.setdefault(ack_id.lane, []).append((number, ack_id))
+        calls: dict[Lane, list[tuple[int, AckId]]] = {}  # one for all streams of a consumer
+        for lane, asked in lanes.items():
+            if principal.owns(GroupKey.parse(lane.group).tenant):
+                calls.setdefault(lane._replace(stream=""), []).extend(asked)
+        for asked in calls.values():
             for (number, _), outcome in zip(asked, await do([ack_id for _, ack_id in asked]), strict=True):
                 outcomes[number] = outcome
         return outcomes

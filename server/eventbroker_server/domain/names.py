@@ -42,5 +42,11 @@ def is_id(text: str) -> bool:
     return 0 < len(text) <= MAX_ID and _CONTROL.search(text) is None
 
 
+def are_ids(texts: tuple[str, ...]) -> bool:
+    """Whether each of them is an id or empty: the quick check, for many at once."""
+    joined = "".join(texts)
+    return max(map(len, texts)) <= MAX_ID and (joined.isprintable() or _CONTROL.search(joined) is None)
+
+
 def has_control_characters(text: str) -> bool:
     return _CONTROL.search(text) is not None

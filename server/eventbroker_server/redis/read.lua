@@ -1,5 +1,6 @@
 -- Take up to count entries for a consumer: first what was handed back, then new ones, an even share of each stream and
--- then whatever is there. Each entry: index of its stream, id, number of the delivery, attempt, tenant, body.
+-- then whatever is there. Answers two lists: what was handed back, each with the index of its stream, the entry, the
+-- number of the delivery and of the attempt; and new entries, by the index of their stream.
 -- Answers -2 if the group is not of this generation or has lost a stream.
 -- KEYS: state, attempts, then the streams, backfill first
 -- ARGV: group, generation, consumer, nobody, count
@@ -7,13 +8,7 @@ local group, consumer, nobody, left = ARGV[1], ARGV[3], ARGV[4], tonumber(ARGV[5
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[2] then
   return -2
 end
-local taken = {}
-
-local function take(stream, entry, number, attempt)
-  local fields = entry[2] or {}
-  taken[#taken + 1] = {stream, entry[1], number, attempt, fields[2] or '', fields[4] or ''}
-  left = left - 1
-end
+local returned, new = {}, {}
 
 for i = 3, #KEYS do
   if left <= 0 then
@@ -29,7 +24,8 @@ for i = 3, #KEYS do
     local attempt = 1 + (tonumber(redis.call('HGET', KEYS[2], position) or 0))
     local claimed = redis.call('XCLAIM', KEYS[i], group, consumer, 0, pending[1], 'RETRYCOUNT', number)
     if claimed[1] then
-      take(i - 3, claimed[1], number, attempt)
+      returned[#returned + 1] = {i - 3, claimed[1], number, attempt}
+      left = left - 1
     end
   end
 end
@@ -43,12 +39,9 @@ local function take_new(i, count)
     return false
   end
   local entries = reply[1][2]
-  for _, entry in ipairs(entries) do
-    take(i - 3, entry, 1, 1)
-  end
-  if #entries > 0 then
-    redis.call('HSET', KEYS[1], 'cursor:' .. KEYS[i], entries[#entries][1])
-  end
+  new[#new + 1] = {i - 3, entries}
+  left = left - #entries
+  redis.call('HSET', KEYS[1], 'cursor:' .. KEYS[i], entries[#entries][1])
   return true
 end
 
@@ -56,11 +49,11 @@ local share = math.ceil(left / (#KEYS - 2))
 for _, even in ipairs({true, false}) do
   for i = 3, #KEYS do
     if left <= 0 then
-      return taken
+      return {returned, new}
     end
     if not take_new(i, even and math.min(share, left) or left) then
-      return #taken > 0 and taken or -2
+      return (#returned > 0 or #new > 0) and {returned, new} or -2
     end
   end
 end
-return taken
+return {returned, new}

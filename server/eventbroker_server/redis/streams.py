@@ -129,12 +129,10 @@ class RedisStreams:
     ) -> list[Received]:
         keys = self._keys(shard)
         names = [keys.state(group), keys.attempts(group), *self._lanes(keys, group, generation, types)]
-        reply = _fresh(await self._run("read", names, group, generation, consumer, NOBODY, count))
+        returned, new = _fresh(await self._run("read", names, group, generation, consumer, NOBODY, count))
         streams = ("", *types)
-        received = [
-            Received(_position(entry_id), streams[stream], number, attempt, tenant.decode(), body or None)
-            for stream, entry_id, number, attempt, tenant, body in reply
-        ]
+        received = [_received(entry, streams[stream], number, attempt) for stream, entry, number, attempt in returned]
+        received += [_received(entry, streams[stream], 1, 1) for stream, entries in new for entry in entries]
         received.sort()
         return received
 
@@ -247,6 +245,12 @@ class RedisStreams:
 
 def _position(entry_id: bytes) -> int:
     return int(entry_id[: entry_id.index(b"-")])
+
+
+def _received(entry: Any, stream: str, number: int, attempt: int) -> Received:
+    entry_id, fields = entry
+    _, tenant, _, body = fields
+    return Received(_position(entry_id), stream, number, attempt, tenant.decode(), body)
 
 
 def _fresh(reply: Any) -> Any:

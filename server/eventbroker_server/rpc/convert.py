@@ -7,6 +7,7 @@ breaks. The events are checked by hand: this is the path of every event, and eac
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -18,6 +19,7 @@ from eventbroker_server.domain.names import (
     ID_RULE,
     NAME_RULE,
     TYPE_RULE,
+    are_ids,
     has_control_characters,
     is_event_type,
     is_id,
@@ -40,7 +42,15 @@ MAX_ATTRIBUTE_CHARACTERS = 4096
 
 _FIRST_SECOND = -62_135_596_800  # 0001-01-01
 _LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59
-_OPTIONAL_IDS = ("user_id", "session_id", "request_id", "correlation_id")
+_IDS = {  # and whether each is required
+    "event_id": True,
+    "aggregate_id": True,
+    "user_id": False,
+    "session_id": False,
+    "request_id": False,
+    "correlation_id": False,
+}
+_SET_BY_BROKER = ("aggregate_version", "position", "record_time")
 
 
 def event_of(message: event_pb2.Event, path: str, max_bytes: int, violations: list[Violation]) -> Event | None:
@@ -51,52 +61,49 @@ def event_of(message: event_pb2.Event, path: str, max_bytes: int, violations: li
     def wrong(field: str, rule: str) -> None:
         violations.append(Violation(f"{path}.{field}", rule))
 
-    if not is_id(message.event_id):
-        wrong("event_id", ID_RULE)
+    event_id, aggregate_id = message.event_id, message.aggregate_id
+    optional_ids = (message.user_id, message.session_id, message.request_id, message.correlation_id)
+    if not (event_id and aggregate_id and are_ids((event_id, aggregate_id, *optional_ids))):
+        for field, required in _IDS.items():
+            text = getattr(message, field)
+            if (text or required) and not is_id(text):
+                wrong(field, ID_RULE)
     if not is_event_type(message.event_type):
         wrong("event_type", TYPE_RULE)
     if not message.event_version:
         message.event_version = DEFAULT_EVENT_VERSION
     elif not is_name(message.event_version):
         wrong("event_version", NAME_RULE)
-    if not is_id(message.aggregate_id):
-        wrong("aggregate_id", ID_RULE)
     if not is_name(message.aggregate_type):
         wrong("aggregate_type", NAME_RULE)
     if not is_name(message.tenant_id):
         wrong("tenant_id", NAME_RULE)
-    for field in _OPTIONAL_IDS:
-        if (text := getattr(message, field)) and not is_id(text):
-            wrong(field, ID_RULE)
-    for field, is_set in (
-        ("aggregate_version", message.aggregate_version),
-        ("position", message.position),
-        ("record_time", message.HasField("record_time")),
-    ):
-        if is_set:
-            wrong(field, "is set by the broker; leave it out")
+    if message.aggregate_version or message.position or message.HasField("record_time"):
+        for descriptor, _ in message.ListFields():
+            if descriptor.name in _SET_BY_BROKER:
+                wrong(descriptor.name, "is set by the broker; leave it out")
     timestamp = _timestamp(message, wrong)
     form, content_type, content = _data(message, wrong)
-    metadata = _metadata(message.metadata, wrong) if message.HasField("metadata") else _NO_METADATA
+    metadata = _NO_METADATA
+    if message.HasField("metadata"):
+        known = _good_metadata(message.metadata.SerializeToString(deterministic=True))
+        metadata = known or _metadata(message.metadata, wrong)
+        if metadata == _NO_METADATA:
+            message.ClearField("metadata")  # said or not, nothing is nothing
     if len(violations) > before:
         return None
-    if metadata == _NO_METADATA:
-        message.ClearField("metadata")  # said or not, nothing is nothing
     wire = message.SerializeToString(deterministic=True)
     if len(wire) > max_bytes:
         violations.append(Violation(path, f"must be at most {max_bytes} bytes, not {len(wire)}"))
         return None
     return Event(
         message.tenant_id,
-        message.event_id,
+        event_id,
         message.event_type,
         message.event_version,
         message.aggregate_type,
-        message.aggregate_id,
-        message.user_id,
-        message.session_id,
-        message.request_id,
-        message.correlation_id,
+        aggregate_id,
+        *optional_ids,
         timestamp,
         form,
         content_type,
@@ -166,6 +173,14 @@ def _depth_exceeds(value: Any, most: int) -> bool:
         if not level:
             return False
     return any(isinstance(node, (dict, list)) for node in level)
+
+
+@lru_cache(4096)
+def _good_metadata(wire: bytes) -> Metadata | None:
+    """Metadata that is as it should be, from its serialized form: most events of a service say the same."""
+    faults: list[str] = []
+    metadata = _metadata(event_pb2.Metadata.FromString(wire), lambda field, _: faults.append(field))
+    return None if faults else metadata
 
 
 def _metadata(message: event_pb2.Metadata, wrong: Callable[[str, str], None]) -> Metadata:
