@@ -117,7 +117,7 @@ class Received(NamedTuple):
     number: int
     attempt: int
     tenant_id: str
-    body: bytes | None  # None when Redis no longer has it
+    body: bytes
 
 
 class GroupState(NamedTuple):

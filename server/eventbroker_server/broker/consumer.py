@@ -87,8 +87,8 @@ class Consumer:
 
     def give(self, shard: int, generation: int, entry: Received) -> None:
         """Put an entry that was read for it into its outbox."""
-        body = entry.body or b""
-        hold = Hold(shard, generation, entry.position, entry.stream, entry.number, entry.attempt, len(body), body)
+        position, stream, number, attempt, _, body = entry
+        hold = Hold(shard, generation, position, stream, number, attempt, len(body), body)
         self.take_back([hold.place])
         self.holds[hold.place] = hold
         self._bytes += hold.size

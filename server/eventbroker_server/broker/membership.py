@@ -120,12 +120,7 @@ class ShardMembership:
         if unwanted:
             await self._streams.drop(self.shard, self._name, generation, unwanted)
             received = [entry for entry in received if self.group.wants_tenant(entry.tenant_id)]
-        return [await self._with_body(entry) if entry.body is None else entry for entry in received]
-
-    async def _with_body(self, entry: Received) -> Received:
-        """An entry that Redis no longer has, from PostgreSQL."""
-        stored = await self._log.read(self.shard, entry.position - 1, entry.position)
-        return entry._replace(body=self._codec.encode(stored[0]))
+        return received
 
     async def feed(self) -> None:
         """Feed one page of history into the backfill, if there is any and the backfill is low. Raises Stale."""
