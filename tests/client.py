@@ -118,9 +118,10 @@ class Stream:
     async def read(self, timeout: float = TIMEOUT) -> subscriber_service_pb2.SubscribeResponse | None:
         """The next message; None at the end of the stream."""
         async with asyncio.timeout(timeout):
-            message: subscriber_service_pb2.SubscribeResponse = await self.call.read()
-        if message is grpc.aio.EOF:
+            read = await self.call.read()
+        if read is grpc.aio.EOF:
             return None
+        message: subscriber_service_pb2.SubscribeResponse = read
         if message.HasField("heartbeat"):
             self.heartbeats.append(message.heartbeat)
         if message.HasField("closing"):

@@ -24,6 +24,7 @@ from eventbroker_server.broker.relay import Relay
 from eventbroker_server.broker.settle import Settling
 from eventbroker_server.broker.subscription import StreamTimes
 from eventbroker_server.broker.subscriptions import Subscriptions
+from eventbroker_server.broker.tasks import end
 from eventbroker_server.domain.ack_id import Signer
 from eventbroker_server.engines import embedded_engines
 from eventbroker_server.postgres.event_log import PostgresEventLog
@@ -77,12 +78,12 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         redis_version = await check_redis(redis)
         streams = RedisStreams(redis, settings.redis_prefix, process=uuid.uuid4().hex[:8])
 
-        spawned: list[asyncio.Task[None]] = []
+        spawned: set[asyncio.Task[None]] = set()
 
         def spawn(work: Coroutine[None, None, None], name: str) -> asyncio.Task[None]:
             task = tasks.create_task(work, name=name)
-            spawned.append(task)
-            task.add_done_callback(spawned.remove)
+            spawned.add(task)
+            task.add_done_callback(spawned.discard)
             return task
 
         codec, signer = EventCodec(), Signer(installation.ack_key)
@@ -99,7 +100,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             most=settings.max_streams,
             spawn=spawn,
         )
-        stack.push_async_callback(_cancel, spawned)
+        stack.push_async_callback(end, spawned)
 
         relays: list[Relay] = []
         writers: list[Writer] = []
@@ -187,16 +188,7 @@ async def _working(kind: str, parts: Sequence[Relay | Writer], tasks: asyncio.Ta
         for part in parts:
             part.close()
         await asyncio.wait(working, timeout=10)
-        for task in working:
-            task.cancel()
-
-
-async def _cancel(tasks: list[asyncio.Task[None]]) -> None:
-    """Cancel tasks until they have ended: a driver that breaks its connection may lose a single cancellation."""
-    while pending := [task for task in tasks if not task.done()]:
-        for task in pending:
-            task.cancel()
-        await asyncio.wait(pending, timeout=0.5)
+        await end(working)
 
 
 async def _drain(server: Server, subscriptions: Subscriptions, timeout: float) -> None:

@@ -219,7 +219,7 @@ class Streams(Protocol):
         """Settle entries that the group does not want."""
 
     async def settle(self, deliveries: Sequence[AckId]) -> list[Outcome]:
-        """Settle deliveries of one group, shard and generation. Each is done only if it is the latest of its event."""
+        """Settle deliveries of one consumer and generation. Each is done only if it is the latest of its event."""
 
     async def extend(self, deliveries: Sequence[AckId], seconds: float) -> list[Outcome]:
         """Give the same more time, fenced alike."""

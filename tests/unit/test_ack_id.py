@@ -3,17 +3,18 @@ from __future__ import annotations
 import base64
 
 import pytest
+from eventbroker_server.domain.ack_id import AckId, Lane, Signer
 from hypothesis import given
 from hypothesis import strategies as st
-
-from eventbroker_server.domain.ack_id import AckId, Lane, Signer
 
 SIGNER = Signer(b"k" * 32)
 _parts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=40)
 _lanes = st.builds(Lane, _parts, st.integers(0, 10_000), st.integers(0, 2**40), _parts, _parts)
 
 # Three lengths, so that base64 ends in each of its three ways.
-TOKENS = [SIGNER.sign(Lane("acme:billing", 3, 7, "user.created", consumer), 12345, 2) for consumer in ("c", "cc", "ccc")]
+TOKENS = [
+    SIGNER.sign(Lane("acme:billing", 3, 7, "user.created", consumer), 12345, 2) for consumer in ("c", "cc", "ccc")
+]
 each_token = pytest.mark.parametrize("token", TOKENS, ids=["one", "two", "three"])
 
 

@@ -2,13 +2,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-
-import pytest
-from google.protobuf import descriptor_pool
-from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
+from typing import Any
 
 import eventbroker.v1
+import pytest
 from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceServicer
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceServicer
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceServicer
@@ -18,10 +15,13 @@ from eventbroker_server.rpc.auth import METHODS, PUBLIC, OpenProvider, check_hos
 from eventbroker_server.rpc.door import Door
 from eventbroker_server.rpc.server import SERVICES, Server
 from eventbroker_server.settings import Settings
+from google.protobuf import descriptor_pool
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
 
 def methods_of(*files: str) -> set[str]:
-    pool = descriptor_pool.Default()  # type: ignore[no-untyped-call]
+    pool = descriptor_pool.Default()
     services = [service for file in files for service in pool.FindFileByName(file).services_by_name.values()]
     return {f"/{service.full_name}/{method.name}" for service in services for method in service.methods}
 
@@ -37,13 +37,9 @@ OWN = sorted(own_methods())
 
 
 def make_server() -> Server:
-    return Server(
-        Door(OpenProvider(), 1),
-        PublisherServiceServicer(),  # type: ignore[arg-type] # answers UNIMPLEMENTED, which will do
-        SubscriberServiceServicer(),  # type: ignore[arg-type]
-        EventStoreServiceServicer(),  # type: ignore[arg-type]
-        1024,
-    )
+    unimplemented: list[Any] = [PublisherServiceServicer, SubscriberServiceServicer, EventStoreServiceServicer]
+    publisher, subscriber, event_store = (servicer() for servicer in unimplemented)
+    return Server(Door(OpenProvider(), 1), publisher, subscriber, event_store, 1024)
 
 
 def test_there_are_methods_to_check() -> None:

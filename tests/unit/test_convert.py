@@ -4,11 +4,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
-from hypothesis import given, settings
-
 from eventbroker.events.v1 import user_pb2
 from eventbroker.v1 import event_pb2
 from eventbroker_server.domain.errors import InvalidArgument, Violation
@@ -20,6 +15,11 @@ from eventbroker_server.rpc.convert import (
     raise_if_any,
     seconds_of,
 )
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given, settings
+
 from tests.client import event
 from tests.domain_events import FIRST_MOMENT, LAST_MOMENT, domain_event, domain_events
 
@@ -72,7 +72,7 @@ FULL = Event(
     timestamp=datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC),
     form=DataForm.JSON,
     content_type="",
-    content='{"n": 9007199254740993}'.encode(),
+    content=b'{"n": 9007199254740993}',
     metadata=Metadata("app", "click", 2**63 - 1, ("b", "a"), (("k", "v"), ("l", ""))),
 )
 
@@ -289,7 +289,9 @@ def test_violations_are_raised_together() -> None:
     assert raised.value.violations == violations
 
 
-@pytest.mark.parametrize(("duration", "good"), [(1.0, True), (5.5, True), (0.999, False), (5.501, False), (-2.0, False)])
+@pytest.mark.parametrize(
+    ("duration", "good"), [(1.0, True), (5.5, True), (0.999, False), (5.501, False), (-2.0, False)]
+)
 def test_a_duration_is_taken_within_its_bounds(duration: float, good: bool) -> None:
     message = Duration()
     message.FromMilliseconds(round(duration * 1000))

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from eventbroker_server.broker.decide import Expectation, Request, Verdict, decide, guess
 from eventbroker_server.domain.errors import BrokerError, Conflict, EventIdReused, VersionConflict
 from eventbroker_server.domain.event import Event, StoredEvent
 from eventbroker_server.ports import Row
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from tests.domain_events import domain_event
 
 if TYPE_CHECKING:
@@ -138,7 +138,12 @@ def test_an_event_that_is_stored_is_answered_with_its_place() -> None:
 @pytest.mark.parametrize("changed", sorted(set(Event._fields) - {"tenant_id", "event_id", "wire"}))
 def test_an_id_with_anything_else_changed_is_refused(changed: str) -> None:
     stored = on("a", "e1")
-    different = {"form": 3, "timestamp": NOW, "metadata": stored.metadata._replace(tags=("t",)), "content": b"other"}
+    different: dict[str, Any] = {
+        "form": 3,
+        "timestamp": NOW,
+        "metadata": stored.metadata._replace(tags=("t",)),
+        "content": b"other",
+    }
     again = stored._replace(**{changed: different.get(changed, "other")})
     rows, (verdict,) = Log([stored]).decide(Request([again]))
     assert outcome(verdict) == (EventIdReused, {"event_id": "e1", "tenant_id": "acme"})
@@ -206,7 +211,7 @@ _expectations = st.dictionaries(_aggregates, _expected, max_size=3).map(
 
 @st.composite
 def _worlds(draw: st.DrawFn) -> tuple[Log, list[Request]]:
-    """A log, and requests that share no event id among them; some ids are in the log, as they are or with other content."""
+    """A log, and requests that share no event id; some events are in the log, as they are or with other content."""
     stored = [on(aggregate, f"s{number}") for number, aggregate in enumerate(draw(st.lists(_aggregates, max_size=6)))]
     fresh = [on(aggregate, f"n{number}") for number, aggregate in enumerate(draw(st.lists(_aggregates, max_size=6)))]
     offered = [

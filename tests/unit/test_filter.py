@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import pytest
+from eventbroker_server.domain.filter import TypeFilter
 from hypothesis import given
 from hypothesis import strategies as st
-
-from eventbroker_server.domain.filter import TypeFilter
 
 _types = st.lists(st.sampled_from(["a", "b", "ab"]), min_size=1, max_size=4).map(".".join)
 _patterns = st.just("*") | _types | _types.map("{}.*".format)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-
 from eventbroker_server.domain.names import has_control_characters, is_event_type, is_id, is_name, is_type_pattern
 
 
@@ -22,7 +21,21 @@ def test_an_event_type_is_up_to_eight_levels_of_lower_case(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", ".", "user.", ".user", "a..b", "User.created", "a.b.c.d.e.f.g.h.i", "x" * 129, "user.*", "*", "a\n", "é", "a,b"],
+    [
+        "",
+        ".",
+        "user.",
+        ".user",
+        "a..b",
+        "User.created",
+        "a.b.c.d.e.f.g.h.i",
+        "x" * 129,
+        "user.*",
+        "*",
+        "a\n",
+        "é",
+        "a,b",
+    ],
 )
 def test_anything_else_is_no_event_type(text: str) -> None:
     assert not is_event_type(text)
@@ -33,7 +46,9 @@ def test_a_pattern_is_a_type_or_ends_in_a_wildcard_level(text: str) -> None:
     assert is_type_pattern(text)
 
 
-@pytest.mark.parametrize("text", ["", ".*", "**", "*.*", "*.created", "user*", "user.*.mail", "user.*.*", "User.*", "user.?"])
+@pytest.mark.parametrize(
+    "text", ["", ".*", "**", "*.*", "*.created", "user*", "user.*.mail", "user.*.*", "User.*", "user.?"]
+)
 def test_anything_else_is_no_pattern(text: str) -> None:
     assert not is_type_pattern(text)
 

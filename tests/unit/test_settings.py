@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from eventbroker_server.domain.errors import BadSetting
 from eventbroker_server.settings import Settings, known_numbers
 
@@ -95,11 +94,11 @@ def test_a_missing_file_is_refused(config: Path) -> None:
     ],
 )
 def test_a_value_that_does_not_fit_names_its_setting(name: str, value: str, config: Path) -> None:
-    assert refusal(**{name.upper(): value}).setting == name
+    assert refusal(None, **{name.upper(): value}).setting == name
     config.write_text(f'{name} = "{value}"\n')
     assert refusal(config).setting == name
 
 
 @pytest.mark.parametrize("name", known_numbers(Settings))
 def test_no_number_may_be_negative(name: str) -> None:
-    assert refusal(**{name.upper(): "-1"}).setting == name
+    assert refusal(None, **{name.upper(): "-1"}).setting == name

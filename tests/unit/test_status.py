@@ -3,12 +3,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-import pytest
-from google.rpc import code_pb2, error_details_pb2, status_pb2
-
 import eventbroker_server.app  # noqa: F401 - loads every part, and so every error
+import pytest
 from eventbroker_server.domain import errors
 from eventbroker_server.rpc.status import CODES, status_of
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

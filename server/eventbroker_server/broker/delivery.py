@@ -42,7 +42,7 @@ class Rhythm:
 
 
 class Delivery:
-    """A group with at least one consumer here. `run` does the work."""
+    """A group with at least one consumer here. `pump` and `keep` do the work."""
 
     def __init__(self, group: Group, memberships: Sequence[ShardMembership], streams: Streams, rhythm: Rhythm) -> None:
         self.group = group
@@ -135,12 +135,7 @@ class Delivery:
 
     # The work.
 
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._pump(), name=f"pump {self.name}")
-            tasks.create_task(self._keep(), name=f"keeper {self.name}")
-
-    async def _pump(self) -> None:
+    async def pump(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
@@ -244,7 +239,7 @@ class Delivery:
         self._leaving.pop(consumer.name, None)
         self.wake()
 
-    async def _keep(self) -> None:
+    async def keep(self) -> None:
         loop = asyncio.get_running_loop()
         next_sweep = next_checkpoint = loop.time()
         while True:
@@ -306,10 +301,14 @@ class Delivery:
 
     async def checkpoint(self) -> None:
         """Write down how far the group has come, if anything happened."""
-        if self._stirred:
+        if self._stirred and all(membership.is_open for membership in self.memberships):
             self._stirred = False
-            for membership in self.memberships:
-                await membership.checkpoint()
+            try:
+                for membership in self.memberships:
+                    await membership.checkpoint()
+            except BaseException:
+                self._stirred = True
+                raise
 
 
 def _holding(consumer: Consumer, hold: Hold) -> Holding:

@@ -13,6 +13,7 @@ from eventbroker_server.broker.consumer import ClosingReason
 from eventbroker_server.broker.delivery import Delivery
 from eventbroker_server.broker.membership import ShardMembership
 from eventbroker_server.broker.subscription import Subscription
+from eventbroker_server.broker.tasks import end
 from eventbroker_server.domain.errors import (
     GroupMismatch,
     Overloaded,
@@ -80,7 +81,7 @@ class Subscriptions:
         self._most = most
         self._spawn = spawn
         self._deliveries: dict[str, Delivery] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
         self._count = 0
         self._none_open = asyncio.Event()
         self._none_open.set()
@@ -93,14 +94,14 @@ class Subscriptions:
         Raises GroupMismatch, Overloaded, ShuttingDown, StoreUnavailable. What the consumer holds at the end is given
         back at once.
         """
-        if self._closed:
-            raise ShuttingDown
         if self._count >= self._most:
             raise Overloaded("open streams", self._most)
         self._count += 1
         self._none_open.clear()
         try:
             group = await self._group(wish)
+            if self._closed:
+                raise ShuttingDown
             delivery = self._delivery(group, from_latest=wish.from_latest is not False)
             consumer = delivery.attach(wish.consumer_id or f"consumer-{uuid.uuid4().hex[:12]}", wish.flow)
             try:
@@ -146,7 +147,10 @@ class Subscriptions:
             ]
             delivery = Delivery(group, memberships, self._streams, self._rhythm)
             self._deliveries[name] = delivery
-            self._tasks[name] = self._spawn(delivery.run(), f"delivery {name}")
+            self._tasks[name] = [
+                self._spawn(delivery.pump(), f"pump {name}"),
+                self._spawn(delivery.keep(), f"keeper {name}"),
+            ]
         return self._deliveries[name]
 
     async def _ready(self, delivery: Delivery, consumer_id: str) -> None:
@@ -171,7 +175,7 @@ class Subscriptions:
     async def _end(self, delivery: Delivery) -> None:
         """Stop delivering a group of which no consumer is left here."""
         del self._deliveries[delivery.name]
-        self._tasks.pop(delivery.name).cancel()
+        await end(self._tasks.pop(delivery.name))
         try:
             if delivery.group.ephemeral:
                 for membership in delivery.memberships:

@@ -17,6 +17,11 @@ for i = 7, #ARGV, 4 do
   local id = position .. '-0'
   local pending = redis.pcall('XPENDING', key, group, id, id, 1)
   local mine = not pending.err and pending[1] and pending[1][2] == ARGV[i + 2] and pending[1][4] == tonumber(ARGV[i + 3])
+  if mine and not redis.call('XRANGE', key, id, id)[1] then
+    -- Somebody trimmed it while it was pending, and to claim it would forget it. Made anew, the group gets it again.
+    redis.call('HDEL', KEYS[1], 'generation')
+    mine = false
+  end
   if mine then
     redis.call('XCLAIM', key, group, nobody, 0, id, 'RETRYCOUNT', ARGV[i + 3], 'JUSTID')
     redis.call('HDEL', KEYS[3], position)

@@ -27,6 +27,9 @@ if tonumber(redis.call('HGET', KEYS[2], 'generation') or -1) < generation then
   end
 end
 local state = redis.call('HMGET', KEYS[2], 'generation', 'joined', 'backfill_to', 'fed', 'backfill')
+if redis.pcall('XPENDING', state[5], group).err then
+  return -3
+end
 for i = 6, #KEYS do
   local made = redis.pcall('XGROUP', 'CREATE', KEYS[i], group, state[2] .. '-0', 'MKSTREAM')
   if redis.call('HSETNX', KEYS[2], 'member:' .. KEYS[i], 1) == 0 and not made.err then

@@ -19,6 +19,10 @@ for i = 3, #KEYS do
     return -2
   end
   for _, pending in ipairs(back) do
+    if not redis.call('XRANGE', KEYS[i], pending[1], pending[1])[1] then
+      redis.call('HDEL', KEYS[1], 'generation') -- as in hand_back.lua
+      return -2
+    end
     local number = pending[4] + 1
     local position = string.match(pending[1], '^%d+')
     local attempt = 1 + (tonumber(redis.call('HGET', KEYS[2], position) or 0))

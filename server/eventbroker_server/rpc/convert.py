@@ -40,8 +40,8 @@ MAX_JSON_DEPTH = 64
 MAX_TAGS = MAX_ATTRIBUTES = 64
 MAX_ATTRIBUTE_CHARACTERS = 4096
 
-_FIRST_SECOND = -62_135_596_800  # 0001-01-01
-_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59
+_FIRST_SECOND = -62_135_596_799  # 0001-01-01T00:00:01: the second before is what an unset time looks like
+_LAST_SECOND = 253_402_300_798  # 9999-12-31T23:59:58
 _IDS = {  # and whether each is required
     "event_id": True,
     "aggregate_id": True,
@@ -92,6 +92,7 @@ def event_of(message: event_pb2.Event, path: str, max_bytes: int, violations: li
             message.ClearField("metadata")  # said or not, nothing is nothing
     if len(violations) > before:
         return None
+    message.DiscardUnknownFields()  # they could not be stored
     wire = message.SerializeToString(deterministic=True)
     if len(wire) > max_bytes:
         violations.append(Violation(path, f"must be at most {max_bytes} bytes, not {len(wire)}"))
@@ -123,7 +124,7 @@ def _timestamp(message: event_pb2.Event, wrong: Callable[[str, str], None]) -> d
     stamp = message.timestamp
     seconds, nanos = stamp.seconds, stamp.nanos
     if not (_FIRST_SECOND <= seconds <= _LAST_SECOND and 0 <= nanos < 1_000_000_000):
-        wrong("timestamp", "must be a time from the year 1 to 9999, with nanos from 0 to 999,999,999")
+        wrong("timestamp", "must be from 0001-01-01T00:00:01Z to 9999-12-31T23:59:58Z, with nanos below 1,000,000,000")
         return EPOCH
     if nanos % 1000:
         stamp.nanos = nanos - nanos % 1000

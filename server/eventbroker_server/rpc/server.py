@@ -11,7 +11,7 @@ from eventbroker.v1.event_store_service_pb2_grpc import add_EventStoreServiceSer
 from eventbroker.v1.publisher_service_pb2_grpc import add_PublisherServiceServicer_to_server
 from eventbroker.v1.subscriber_service_pb2_grpc import add_SubscriberServiceServicer_to_server
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from eventbroker_server.domain.errors import BadSetting
 from eventbroker_server.rpc.auth import check_methods
@@ -74,7 +74,9 @@ class Server:
             self._server,
         )
         self._names = ["", *names]
-        check_methods(f"/{service.full_name}/{method.name}" for service in SERVICES for method in service.methods)
+        served = [*SERVICES, *health_pb2.DESCRIPTOR.services_by_name.values()]
+        served += reflection_pb2.DESCRIPTOR.services_by_name.values()
+        check_methods(f"/{service.full_name}/{method.name}" for service in served for method in service.methods)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; answer the port. Raises BadSetting."""

@@ -79,7 +79,9 @@ class Event(_message.Message):
     """The place of the event in its shard of the log: 1, 2, 3, ... in the order of commits. Set by the broker."""
     @_builtins.property
     def timestamp(self) -> _timestamp_pb2.Timestamp:
-        """When it happened, by the producer's clock; kept to the microsecond. Required."""
+        """When it happened, by the producer's clock; kept to the microsecond, and later than the first second of the year 1,
+        which is what an unset time looks like in some languages. Required.
+        """
 
     @_builtins.property
     def message(self) -> _any_pb2.Any:

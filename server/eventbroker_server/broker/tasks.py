@@ -1,0 +1,28 @@
+"""Ending tasks for good."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+log = logging.getLogger(__name__)
+
+
+async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once may not do: before Python 3.12 `asyncio.wait_for`, with which the library speaks to Redis, can lose a
+    cancellation that comes together with a reply.
+    """
+    pending = set(tasks)
+    for _ in range(100):
+        if not pending:
+            return
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=0.1)
+    log.error("tasks do not end", extra={"tasks": [task.get_name() for task in pending]})
