@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from eventbroker_server.postgres.pool import Pool
 
 _FORMS = {form.value: form for form in DataForm}
+_SEPARATOR = "\x1f"
+_ARRAYS = (10, 13)  # columns that are not text: timestamp, content
 
 
 class PostgresEventLog:
@@ -87,14 +89,25 @@ class _Decision:
 
 async def _insert(connection: Any, shard: int, rows: Sequence[Row]) -> Appended:
     columns: list[Any] = list(zip(*(row.event for row in rows), strict=True))
+    columns[11] = [str(form.value) for form in columns[11]]
     columns[14] = [_metadata_json(metadata) for metadata in columns[14]]
-    columns[15] = [row.base for row in rows]
-    columns.append([row.step for row in rows])
+    columns[15] = ["" if row.base is None else str(row.base) for row in rows]
+    columns.append([str(row.step) for row in rows])
+    for number, column in enumerate(columns):
+        if number not in _ARRAYS:
+            columns[number] = _joined(column)
     try:
         stored = await connection.fetchrow(QUERIES["append"], shard, *columns)
     except asyncpg.UniqueViolationError as exc:
         raise Collision from exc
     return Appended(stored["first"], stored["versions"], stored["recorded_at"])
+
+
+def _joined(column: Sequence[str]) -> str:
+    text = _SEPARATOR.join(column)
+    if text.count(_SEPARATOR) != len(column) - 1:
+        raise ValueError("a text of an event has a control character")  # the door lets none through
+    return text
 
 
 def _columns(keys: Collection[tuple[str, ...]], width: int) -> list[list[str]]:

@@ -11,6 +11,7 @@ import logging
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import hiredis
 import redis.asyncio as redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -35,11 +36,18 @@ async def translated() -> AsyncIterator[None]:
         raise StreamsUnavailable(cause=type(exc).__name__) from exc
 
 
+class _PackedByHiredis:
+    """Commands are packed in C: the asyncio side of the library does it in Python, a microsecond an argument."""
+
+    def pack_command(self, name: str, *args: Any) -> list[bytes]:
+        return [hiredis.pack_command((*name.split(), *args))]  # a name may be of two words
+
+
 @asynccontextmanager
 async def open_redis(settings: Settings, url: str) -> AsyncIterator[redis.Redis]:
     """A client; nothing is connected yet. Raises BadSetting."""
     try:
-        client = redis.from_url(
+        pool = redis.ConnectionPool.from_url(
             url,
             protocol=2,  # RESP3 turns on notifications that nobody here reads
             socket_timeout=settings.redis_timeout,
@@ -49,6 +57,8 @@ async def open_redis(settings: Settings, url: str) -> AsyncIterator[redis.Redis]
             max_connections=1000,
             client_name="eventbroker",
         )
+        pool.connection_class = type("Connection", (_PackedByHiredis, pool.connection_class), {})
+        client = redis.Redis.from_pool(pool)
     except ValueError as exc:
         raise BadSetting("redis_url", f"is not a URL of Redis: {exc}") from exc
     try:
