@@ -40,8 +40,8 @@ protos: $(READY) ## regenerate the Python stubs from protos/
 baseline: $(READY) ## on a release: promise the present protos to clients (see `buf breaking`)
 	@$(BIN)/buf build --exclude-source-info -o protos/baseline.binpb
 
-demo: $(READY) ## show the broker at work, on the one that runs or on one of its own
-	@$(BIN)/python scripts/demo $(ARGS)
+demo: $(READY) ## show a broker of its own at work; on one that runs: ARGS="--target HOST:PORT"
+	@$(BIN)/python -m eventbroker_cli.demo $(ARGS)
 
 bench: $(READY) ## measure throughput and latency
 	@$(BIN)/python -m benchmarks $(ARGS)

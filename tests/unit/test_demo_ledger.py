@@ -193,7 +193,7 @@ def test_patterns(pattern: str, event_type: str, taken: bool) -> None:
     assert matches(pattern, event_type) is taken
 
 
-@pytest.mark.parametrize("width", [80, 200])
+@pytest.mark.parametrize("width", [80, 100, 200])
 def test_screen_names_the_cell_that_does_not_add_up(ledger: Ledger, width: int) -> None:
     publish(ledger)
     deliver(ledger, lost=4)

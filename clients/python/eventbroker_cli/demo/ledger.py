@@ -8,75 +8,20 @@ event at two positions of the log. A sum that hides one lost and one doubled eve
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from eventbroker_cli.demo.report import GroupCells, Mismatch, Row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-
-@dataclass(frozen=True, slots=True)
-class Mismatch:
-    """A cell of the table that does not add up."""
-
-    row: str
-    column: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.row} / {self.column}: {self.text}"
-
-
-@dataclass(frozen=True, slots=True)
-class GroupCells:
-    """What one group got of one event type."""
-
-    delivered: int  # distinct events
-    acked: int
-    redelivered: int  # repeats
-    agrees: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One event type, or the total."""
-
-    event_type: str
-    published: int
-    stored: int
-    groups: Mapping[str, GroupCells]
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How the demo ended. Times are in seconds."""
-
-    run_id: str
-    rows: Sequence[Row]  # the last is the total
-    mismatches: Sequence[Mismatch]
-    duplicates: int  # of the stored, those that a retry found stored already
-    retries: int  # calls that were made again
-    duration: float  # from the first Publish until all was acked
-    publish_duration: float
-    faults: Sequence[str]  # what was broken, and what could not be
-    sample_checked: int
-    sample_wrong: Sequence[str]  # ids of events that are not stored as they were published
-    failure: str = ""  # why the demo ended early
-
-    @property
-    def total(self) -> Row:
-        return self.rows[-1]
-
-    @property
-    def adds_up(self) -> bool:
-        return not (self.mismatches or self.sample_wrong or self.failure)
 
 
 class Group:
     """The books of one consumer group."""
 
     def __init__(self, ledger: Ledger, name: str, event_types: Sequence[str]) -> None:
-        self.name = name
+        self.name, self.event_types = name, event_types
+        self.full_name = f"{name}-{ledger.run_id}"  # what the broker calls it: runs do not see each other
         self._ledger = ledger
         kinds = range(len(ledger.event_types))
         self.matches = [any(matches(pattern, ledger.event_types[kind]) for pattern in event_types) for kind in kinds]
@@ -193,6 +138,7 @@ class Ledger:
                 event_type,
                 self.published[kind],
                 self.stored[kind],
+                not any(wrong.row == event_type and wrong.column == "stored" for wrong in mismatches),
                 {name: group.cells(kind) for name, group in self.groups.items()},
             )
             for kind, event_type in enumerate(self.event_types)
@@ -206,7 +152,8 @@ class Ledger:
             )
             for name, group in self.groups.items()
         }
-        return [*rows, Row("total", sum(self.published), sum(self.stored), totals)]
+        agrees = not any(wrong.column in ("published", "stored") for wrong in mismatches)
+        return [*rows, Row("total", sum(self.published), sum(self.stored), agrees, totals)]
 
     def mismatches(self) -> list[Mismatch]:
         """Every cell that does not add up, empty when all do."""

@@ -1,4 +1,4 @@
-"""The demo's screen: a live view while it runs, and the table that reconciles at its end.
+"""The demo's screen: a live view while it runs, and how it ended.
 
 On a terminal the view is drawn over itself; elsewhere there is a plain line every two seconds, without colours. It only
 reads the books, and never holds up the run for longer than one drawing takes.
@@ -7,11 +7,12 @@ reads the books, and never holds up the run for longer than one drawing takes.
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -19,9 +20,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from eventbroker_cli.demo.summary import final
+
 if TYPE_CHECKING:
-    from eventbroker_cli.demo.ledger import Ledger, Report
-    from eventbroker_cli.demo.run import Options
+    from eventbroker_cli.demo.ledger import Ledger
+    from eventbroker_cli.demo.options import Options
+    from eventbroker_cli.demo.report import Report
 
 WIDE = 200  # columns, where there is no terminal to tell
 RATE_SPAN = 3.0  # seconds over which a rate is taken
@@ -72,15 +76,16 @@ class LiveScreen:
 
     def show(self, report: Report) -> None:
         """Prints how it ended."""
-        self.console.print(final(report, self._title(), self.console))
+        self.console.print(final(report, self._title(), self.console.width))
 
     def save(self, report: Report, path: str) -> None:
-        """Saves how it ended as an SVG picture."""
+        """Saves how it ended as an SVG picture, which loads nothing from elsewhere."""
         console = Console(record=True, width=WIDE, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-        content = final(report, self._title(), console)
+        content = final(report, self._title(), WIDE)
         console.width = console.measure(content).maximum + 2
         console.print(content)
-        console.save_svg(path, title="eventbroker-demo")
+        svg = re.sub(r"\s*@font-face \{.*?\}", "", console.export_svg(title="eventbroker-demo"), flags=re.DOTALL)
+        Path(path).write_text(svg.replace("Fira Code, monospace", "monospace"), encoding="utf-8")
 
     def _title(self) -> str:
         o = self._options
@@ -106,9 +111,10 @@ class LiveScreen:
         grid = Table.grid(padding=(0, 2), expand=True)
         grid.add_column(style="bold", no_wrap=True)
         grid.add_column(ratio=1)
-        for _ in range(4):
-            grid.add_column(justify="right", no_wrap=True)
-        grid.add_row("", "", "", Text("a second", "dim"), Text("unsettled", "dim"), Text("again", "dim"))
+        heads = ("events", "a second", "unsettled", "again")
+        for _ in heads:
+            grid.add_column(justify="right", no_wrap=True, min_width=len(f"{ledger.events:,}"))
+        grid.add_row("", "", *(Text(head, "dim") for head in heads))
         bar = ProgressBar(total=ledger.events, completed=stored, complete_style="cyan")
         grid.add_row("published", bar, f"{stored:,}", f"{rates[0]:,.0f}", f"{published - stored:,}", "")
         for group, rate in zip(groups, rates[1:], strict=True):
@@ -120,61 +126,3 @@ class LiveScreen:
         foot = f"{time.monotonic() - self._start:.1f} s   {ledger.retries:,} calls tried again"
         notes = Text("\n".join(self._notes), "yellow", overflow="ellipsis", no_wrap=True)
         return Panel(Group(grid, Text(foot, "dim"), notes), title=self._title(), border_style="blue")
-
-
-def final(report: Report, title: str, console: Console) -> RenderableType:
-    """All that is told at the end. On a narrow screen each group gets a table of its own."""
-    names = list(report.total.groups)
-    tables = [table(report, names)]
-    if console.measure(tables[0], options=console.options.update(width=1_000)).maximum > console.width:
-        tables = [table(report, [name]) for name in names]
-    total, seconds = report.total, max(report.duration, 0.001)
-    delivered = sum(cells.delivered for cells in total.groups.values())
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim", no_wrap=True)
-    facts.add_column()
-    facts.add_row("duration", f"{report.duration:.1f} s, of which {report.publish_duration:.1f} s publishing")
-    rate = total.stored / max(report.publish_duration, 0.001)
-    facts.add_row("published", f"{rate:,.0f} events/s; {report.retries:,} calls tried again")
-    facts.add_row(
-        "stored", f"{total.stored - report.duplicates:,} at once, {report.duplicates:,} found stored by a retry"
-    )
-    facts.add_row("delivered", f"{delivered / seconds:,.0f} events/s, all groups together")
-    for number, line in enumerate(report.faults):
-        facts.add_row("" if number else "faults", Text(line))
-    right = report.sample_checked - len(report.sample_wrong)
-    facts.add_row("sample", f"{right:,} of {report.sample_checked:,} events are stored as they were published")
-    return Group(Text(title, "bold"), *tables, facts, Text(), verdict(report))
-
-
-def table(report: Report, names: list[str]) -> Table:
-    """The table that reconciles: a row for each event type and the total, the groups as columns."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1), collapse_padding=True)
-    made.add_column("event type", no_wrap=True, vertical="bottom")
-    for column in ("published", "stored"):
-        made.add_column(column, justify="right", no_wrap=True, vertical="bottom")
-    for name in names:
-        for column in (name.replace("-", "-\n") + "\ndelivered", "acked", "re-\ndelivered"):
-            made.add_column(column, justify="right", no_wrap=True, vertical="bottom")
-        made.add_column("")
-    for row in report.rows:
-        cells = [row.event_type, f"{row.published:,}", f"{row.stored:,}"]
-        for name in names:
-            group = row.groups[name]
-            wanted = group.delivered or group.acked or group.redelivered or not group.agrees
-            counts = (group.delivered, group.acked, group.redelivered)
-            cells += [f"{count:,}" for count in counts] if wanted else ["·", "·", "·"]
-            cells.append("[green]✓[/]" if group.agrees else "[bold red]✗[/]")
-        made.add_row(*cells, style="bold" if row is report.total else "", end_section=row is report.rows[-2])
-    return made
-
-
-def verdict(report: Report) -> Text:
-    """Whether it adds up, and if not, what does not."""
-    if report.adds_up:
-        return Text("✓ Everything adds up.", "bold green")
-    lines = [report.failure] if report.failure else []
-    lines += [str(wrong) for wrong in report.mismatches]
-    if wrong_ids := report.sample_wrong:
-        lines.append(f"sample: not stored as published: {', '.join(wrong_ids[:5])}{', ...' if wrong_ids[5:] else ''}")
-    return Text("\n  ".join(["✗ It does not add up:", *lines]), "bold red")
