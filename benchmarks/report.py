@@ -9,20 +9,22 @@ import subprocess
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
+import eventbroker_server
+
 from benchmarks.events import sizes
-from benchmarks.stage import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from benchmarks.measures import Found
     from benchmarks.stage import Stage
 
 _COSTS = ("broker", "postgres", "valkey", "load")
+_SERVER = Path(eventbroker_server.__file__).parent
 _PACKAGES = ("asyncpg", "grpcio", "protobuf", "redis", "uvloop")
 
 
@@ -109,7 +111,7 @@ def write_json(stage: Stage, rows: Sequence[Row], rounds: Sequence[Sequence[Foun
     said = {
         "at": moment.isoformat(timespec="seconds"),
         "commit": _git("rev-parse", "HEAD"),
-        "changed": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "changed": bool(_git("status", "--porcelain", "--untracked-files=no", ".")),
         "cpus": os.cpu_count(),
         "machine": platform.platform(),
         "event_bytes": size,
@@ -130,8 +132,9 @@ def write_json(stage: Stage, rows: Sequence[Row], rounds: Sequence[Sequence[Foun
 
 
 def _git(*args: str) -> str:
+    """What git says of the code that was measured; empty where there is no repository."""
     try:
-        return subprocess.run(["git", *args], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", *args], cwd=_SERVER, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return ""
 

@@ -53,7 +53,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the broker listens, and where its stores are."""
+    """Where the broker listens, and where its stores are; empty for one that was given, whose URL may be secret."""
 
     target: str
     postgres: str
@@ -142,7 +142,11 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
                 "broker": streams.process,
             },
         )
-        yield Endpoints(f"{settings.host}:{port}", postgres_url, redis_url)
+        yield Endpoints(
+            f"{settings.host}:{port}",
+            postgres="" if settings.postgres_url else postgres_url,
+            redis="" if settings.redis_url else redis_url,
+        )
 
 
 @asynccontextmanager
@@ -195,11 +199,11 @@ async def _drain(server: Server, subscriptions: Subscriptions, timeout: float) -
     """Take no more, tell streams to come back elsewhere, and wait for what is under way: `stop` alone returns before
     the handlers have given back what their consumers hold."""
     loop = asyncio.get_running_loop()
-    end = loop.time() + timeout
+    until = loop.time() + timeout
     await server.not_serving()
     subscriptions.close()
     await subscriptions.drained(timeout)
-    await server.stop(grace=max(1.0, end - loop.time()))
+    await server.stop(grace=min(5.0, max(1.0, until - loop.time())))
     await subscriptions.drained(2)
     log.info("stopped serving", extra={"streams_left": subscriptions.count})
 

@@ -65,10 +65,10 @@ class EventLog(Protocol):
         """The position of the newest committed event; 0 when there is none."""
 
     async def read(self, shard: int, after: int, upto: int) -> list[StoredEvent]:
-        """All events at positions after < p <= upto, in order."""
+        """The events at positions after < p <= upto, in order; fewer, but at least one, if they are many bytes."""
 
-    async def read_for(self, group: Group, shard: int, after: int, upto: int) -> list[StoredEvent]:
-        """Those of them that the group wants."""
+    async def read_for(self, group: Group, shard: int, after: int, upto: int) -> tuple[list[StoredEvent], int]:
+        """Those of them that the group wants, and up to which position that is all."""
 
     async def find(self, key: EventKey) -> StoredEvent | None: ...
 
@@ -122,7 +122,7 @@ class Received(NamedTuple):
 
 class GroupState(NamedTuple):
     """A group's state in one shard of Redis: live streams are read after `joined_at`, history up to `backfill_to` is
-    fed into its backfill stream, so far up to `fed`; `waiting` entries of it are not settled."""
+    fed into its backfill stream, so far up to `fed`; `waiting` entries of it are not read."""
 
     generation: int
     joined_at: int
@@ -188,7 +188,7 @@ class Streams(Protocol):
         """The position up to which the shard is relayed; None when Redis knows nothing of it."""
 
     async def start_at(self, shard: int, position: int) -> int:
-        """Set the head unless there is one; answer the one there is."""
+        """Set the head unless there is one, or streams tell how far they were relayed; answer it."""
 
     async def relay(self, shard: int, entries: Sequence[Entry]) -> int | None:
         """Add entries at consecutive positions if the head is right before them; answer the head as it is then."""

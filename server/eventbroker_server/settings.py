@@ -121,6 +121,11 @@ class Settings:
         for name in ("postgres_pool_size", "flush_events", "max_publish_events"):
             if getattr(self, name) < 1:
                 raise BadSetting(name, "must be at least 1")
+        for name in ("sweep_interval", "checkpoint_interval", "heartbeat_interval", "postgres_timeout", "process_ttl"):
+            if getattr(self, name) < 0.01:
+                raise BadSetting(name, "must be at least 0.01 s")
+        if self.redis_timeout <= 1.5:
+            raise BadSetting("redis_timeout", "must be above 1.5 s, as a read may wait for 1 s")
         if not 1.0 <= self.ack_deadline <= 12 * 3600:
             raise BadSetting("ack_deadline", "must be from 1 s to 12 h")
         if self.port > 65_535:

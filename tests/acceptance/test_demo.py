@@ -167,11 +167,12 @@ async def test_without_a_target_it_has_a_broker_of_its_own_and_leaves_nothing() 
         assert list(directory.iterdir()) == []
 
 
-async def test_ended_by_a_signal_it_takes_its_own_broker_along() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_ended_by_a_signal_it_takes_its_own_broker_along(number: signal.Signals) -> None:
     with engine_directory() as directory:
         async with running_demo("--events", "1000000", TMPDIR=str(directory)) as process:
             await said(process, r" s  [1-9][\d,]*/1,000,000 published")
-            process.send_signal(signal.SIGTERM)
+            process.send_signal(number)
             run = await ended(process)
         assert (run.code, run.err) == (130, "")
         assert list(directory.iterdir()) == []

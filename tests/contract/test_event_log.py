@@ -273,9 +273,22 @@ async def test_a_group_reads_just_the_events_of_its_tenant_and_filter(event_log:
             for position, event in enumerate(offered, 1)
             if tenant in (ALL_TENANTS, event.tenant_id) and group.filter.matches(event.event_type)
         ]
-        assert positions(await event_log.read_for(group, 0, 0, END)) == wanted, group
-        assert positions(await event_log.read_for(group, 0, 9, 30)) == [at for at in wanted if 9 < at <= 30], group
-        assert await event_log.read_for(group, 1, 0, END) == []
+        events, upto = await event_log.read_for(group, 0, 0, END)
+        assert (positions(events), upto) == (wanted, END), group
+        events, upto = await event_log.read_for(group, 0, 9, 30)
+        assert (positions(events), upto) == ([at for at in wanted if 9 < at <= 30], 30), group
+        assert await event_log.read_for(group, 1, 0, END) == ([], END)
+
+
+async def test_a_page_of_many_bytes_ends_early_and_tells_where(event_log: PostgresEventLog) -> None:
+    large = [domain_event(form=DataForm.BINARY, content_type="a/b", content=bytes(1 << 20)) for _ in range(6)]
+    await event_log.append(0, rows(*large))
+    group = Group(GroupKey(ALL_TENANTS, "g"), TypeFilter.of("*"), 30.0)
+    assert positions(await event_log.read(0, 0, END)) == [1, 2, 3, 4]
+    events, upto = await event_log.read_for(group, 0, 0, END)
+    assert (positions(events), upto) == ([1, 2, 3, 4], 4)
+    events, upto = await event_log.read_for(group, 0, upto, END)
+    assert (positions(events), upto) == ([5, 6], END)
 
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.broker.decide import Verdict, decide, guess
-from eventbroker_server.domain.errors import BrokerError, Overloaded, ShuttingDown
+from eventbroker_server.domain.errors import BrokerError, Overloaded, ShuttingDown, StoreUnavailable
 from eventbroker_server.domain.event import StoredEvent
 from eventbroker_server.ports import Collision
 
@@ -79,7 +79,7 @@ class Writer:
             raise ShuttingDown
         if self._events + len(request.events) > self._limits.backlog_events:
             raise Overloaded("events waiting to be stored", self._limits.backlog_events)
-        size = sum(len(event.content) for event in request.events)
+        size = sum(len(event.wire) or len(event.content) for event in request.events)
         if self._bytes + size > self._limits.backlog_bytes:
             raise Overloaded("bytes waiting to be stored", self._limits.backlog_bytes)
         waiting = _Waiting(request, asyncio.get_running_loop().create_future(), size)
@@ -151,6 +151,13 @@ class Writer:
                     self._answer(bold, verdicts, rows, appended)
             if rest:
                 await self._decide(rest)
+        except StoreUnavailable as exc:
+            # Whoever waits behind would wait for the same, one time-out after the other.
+            behind = list(self._queue)
+            self._queue.clear()
+            for waiting in behind:
+                self._count(waiting, -1)
+            self._fail(batch + behind, exc)
         except BrokerError as exc:
             self._fail(batch, exc)
         except Exception as exc:
@@ -160,7 +167,8 @@ class Writer:
                 self._fail(batch, exc)
                 return
             for waiting in batch:
-                await self._flush([waiting])
+                if not waiting.answer.done():
+                    await self._flush([waiting])
 
     def _fail(self, batch: list[_Waiting], exc: Exception) -> None:
         for waiting in batch:

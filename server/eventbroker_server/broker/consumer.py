@@ -26,6 +26,8 @@ class FlowControl:
     max_batch_events: int
 
 
+MAX_BATCH_BYTES = 3 << 20  # in one message: gRPC's clients take 4 MiB unless they are set otherwise
+
 Place = tuple[int, int]  # shard, position: names an event within a group
 
 
@@ -130,6 +132,10 @@ class Consumer:
             return min((hold.deadline for hold in self.holds.values() if hold.deadline is not None), default=None)
         return next(iter(self.holds.values())).deadline if self.holds else None
 
+    def forget(self, holds: Iterable[Hold]) -> None:
+        """Forget these, unless the same event was given to it again meanwhile."""
+        self.take_back([hold.place for hold in holds if self.holds.get(hold.place) is hold])
+
     def close(self, reason: ClosingReason) -> None:
         if self.closing is None:
             self.closing = reason
@@ -146,10 +152,15 @@ class Consumer:
                 return []
         if self.closing is not None:
             return []
-        most = self.flow.max_batch_events
-        taken, self._outbox = self._outbox[:most], self._outbox[most:]
+        taken, size = 0, 0
+        for hold in self._outbox[: self.flow.max_batch_events]:
+            if taken and size + hold.size > MAX_BATCH_BYTES:
+                break
+            taken += 1
+            size += hold.size
+        batch, self._outbox = self._outbox[:taken], self._outbox[taken:]
         deadline = asyncio.get_running_loop().time() + self.ack_deadline
-        handed = [hold for hold in taken if self.holds.get(hold.place) is hold]
+        handed = [hold for hold in batch if self.holds.get(hold.place) is hold]
         for hold in handed:
             hold.deadline = deadline
         return handed

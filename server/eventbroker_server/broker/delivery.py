@@ -23,7 +23,7 @@ from eventbroker_server.ports import Holding, Stale
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from eventbroker_server.broker.consumer import FlowControl, Hold
+    from eventbroker_server.broker.consumer import FlowControl, Hold, Place
     from eventbroker_server.broker.membership import ShardMembership
     from eventbroker_server.domain.group import Group
     from eventbroker_server.ports import Streams
@@ -42,7 +42,7 @@ class Rhythm:
 
 
 class Delivery:
-    """A group with at least one consumer here. `pump` and `keep` do the work."""
+    """A group with at least one consumer here. `pump`, `keep` and `note` do the work."""
 
     def __init__(self, group: Group, memberships: Sequence[ShardMembership], streams: Streams, rhythm: Rhythm) -> None:
         self.group = group
@@ -56,7 +56,7 @@ class Delivery:
         self._due = asyncio.Event()
         self._next_look = 0.0
         self._stirred = True  # something happened since the last checkpoint
-        self._away = False
+        self._away: set[str] = set()
         self._generations: dict[int, int] = {}  # by shard: of what was handed out
         self._order = count()
         self._turn = 0
@@ -85,10 +85,8 @@ class Delivery:
         self.consumers.pop(consumer.name, None)
         self._leaving[consumer.name] = consumer
         consumer.close(ClosingReason.SHUTDOWN)
-        try:
+        with suppress(*_AWAY):  # the next sweep tries again
             await self._leave(consumer)
-        except _AWAY:
-            self._due.set()
 
     @property
     def idle(self) -> bool:
@@ -142,23 +140,24 @@ class Delivery:
             for membership in self.memberships:
                 try:
                     await self._pump_shard(membership)
-                    self._say_away(None)
+                    self._say_away("deliver", None)
                 except Stale:
                     membership.lose()
                     self.wake()
-                    await asyncio.sleep(0.02)  # the relay may have to begin first
+                    await asyncio.sleep(0.1)  # the relay may have to begin first
                 except _AWAY as exc:
-                    self._say_away(exc)
+                    self._say_away("deliver", exc)
                     self.wake()
                     await asyncio.sleep(0.2)
 
-    def _say_away(self, exc: Exception | None) -> None:
+    def _say_away(self, what: str, exc: Exception | None) -> None:
         """Log a disturbance once, and its end."""
-        if exc is not None and not self._away:
-            log.warning("cannot deliver: %s", exc, extra={"group": self.name})
-        elif exc is None and self._away:
-            log.warning("delivering again", extra={"group": self.name})
-        self._away = exc is not None
+        if exc is not None and what not in self._away:
+            log.warning("cannot %s: %s", what, exc, extra={"group": self.name})
+            self._away.add(what)
+        elif exc is None and what in self._away:
+            log.warning("can %s again", what, extra={"group": self.name})
+            self._away.discard(what)
 
     async def _pump_shard(self, membership: ShardMembership) -> None:
         more = True
@@ -177,21 +176,25 @@ class Delivery:
                     continue
                 generation = membership.generation
                 consumer.doubtful.add(membership.shard)
-                entries = await membership.read(consumer.name, most)
+                entries, unread = await membership.read(consumer.name, most)
                 consumer.doubtful.discard(membership.shard)
+                if self.consumers.get(consumer.name) is not consumer:  # it left meanwhile
+                    left = [Holding(entry.position, entry.stream, consumer.name, entry.number) for entry in entries]
+                    await self._hand_back(membership, left, failed=False, leave=consumer.name)
+                    continue
                 for entry in entries:
                     consumer.give(membership.shard, generation, entry)
-                more = more or len(entries) == most or fed
+                more = more or unread
+            more = more or fed
 
     async def _feed(self, membership: ShardMembership) -> bool:
-        """Feed a page of history; answer whether more is left. Without PostgreSQL what is relayed goes on."""
+        """Feed a page of history, if it is time to. Without PostgreSQL what is relayed goes on."""
         try:
-            await membership.feed()
+            return await membership.feed()
         except StoreUnavailable as exc:
             log.warning("history has to wait: %s", exc, extra={"group": self.name})
-            self._due.set()
+            asyncio.get_running_loop().call_later(0.5, self.wake)
             return False
-        return membership.has_history
 
     def _in_turn(self) -> list[Consumer]:
         """All consumers, beginning with another one each time."""
@@ -223,7 +226,7 @@ class Delivery:
     async def _hand_back(
         self, membership: ShardMembership, holdings: Sequence[Holding], *, failed: bool, leave: str = ""
     ) -> None:
-        if membership.is_open and (holdings or leave):
+        if holdings or leave:
             types, generation = membership.types, membership.generation
             await self._streams.hand_back(
                 membership.shard, self.name, generation, types, holdings, failed=failed, leave=leave
@@ -231,8 +234,9 @@ class Delivery:
 
     async def _leave(self, consumer: Consumer) -> None:
         for membership in self.memberships:
-            if membership.shard in consumer.doubtful and membership.is_open:
-                await self._recover(membership, consumer)
+            if membership.shard in consumer.doubtful:
+                with suppress(Stale):  # then there is nothing to give back
+                    await self._recover(membership, consumer)
             holds = [hold for hold in consumer.holds.values() if hold.shard == membership.shard]
             held = [_holding(consumer, hold) for hold in holds]
             await self._hand_back(membership, held, failed=False, leave=consumer.name)
@@ -241,27 +245,37 @@ class Delivery:
 
     async def keep(self) -> None:
         loop = asyncio.get_running_loop()
-        next_sweep = next_checkpoint = loop.time()
+        next_sweep = loop.time()
         while True:
             try:
                 await self._expire(loop.time())
                 if loop.time() >= next_sweep:
                     next_sweep = loop.time() + self._rhythm.sweep
                     await self.sweep()
-                if loop.time() >= next_checkpoint:
-                    next_checkpoint = loop.time() + self._rhythm.checkpoint
-                    await self.checkpoint()
+                self._say_away("keep", None)
             except Stale:
                 self.look_again()
             except _AWAY as exc:
-                self._say_away(exc)
+                self._say_away("keep", exc)
                 await asyncio.sleep(0.2)
             deadlines = filter(None, (consumer.next_deadline() for consumer in self.consumers.values()))
-            self._next_look = min(next_sweep, next_checkpoint, *deadlines)
+            self._next_look = min(next_sweep, *deadlines)
             self._due.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._next_look - loop.time())):
                     await self._due.wait()
+
+    async def note(self) -> None:
+        """Write checkpoints, apart from the keeper: deadlines do not wait for PostgreSQL."""
+        while True:
+            try:
+                await self.checkpoint()
+                self._say_away("note", None)
+            except Stale:
+                self.look_again()
+            except _AWAY as exc:
+                self._say_away("note", exc)
+            await asyncio.sleep(self._rhythm.checkpoint)
 
     async def _expire(self, now: float) -> None:
         """Hand back what was not settled by its deadline, which counts as a failed attempt."""
@@ -271,12 +285,10 @@ class Delivery:
             for membership in self.memberships:
                 mine = [_holding(consumer, hold) for hold in late if hold.shard == membership.shard]
                 await self._hand_back(membership, mine, failed=True)
-                if mine and not membership.is_open:
-                    consumer.doubtful.add(membership.shard)
-            consumer.take_back(hold.place for hold in late)
+            consumer.forget(late)
 
     async def sweep(self) -> None:
-        """Hand back what passed its deadline with a broker that is gone, or with a consumer that left this one."""
+        """Hand back what passed its deadline with a broker that is gone, or that nobody here knows of any more."""
         for consumer in list(self._leaving.values()):
             await self._leave(consumer)
         if self.group.ephemeral:
@@ -292,12 +304,17 @@ class Delivery:
             left = [
                 holding
                 for holding in overdue
-                if process_of(holding.consumer) not in living and holding.consumer not in self.consumers
+                if process_of(holding.consumer) not in living
+                and not self._holds(holding.consumer, (membership.shard, holding.position))
             ]
             if left:
                 log.info("handing back what was left behind", extra={"group": self.name, "events": len(left)})
                 await self._hand_back(membership, left, failed=True)
                 self.wake()
+
+    def _holds(self, consumer_name: str, place: Place) -> bool:
+        consumer = self.consumers.get(consumer_name)
+        return consumer is not None and place in consumer.holds
 
     async def checkpoint(self) -> None:
         """Write down how far the group has come, if anything happened."""

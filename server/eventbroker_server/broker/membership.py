@@ -61,11 +61,6 @@ class ShardMembership:
     def is_open(self) -> bool:
         return self._state is not None and not self._lost
 
-    @property
-    def has_history(self) -> bool:
-        """Whether history is left to feed."""
-        return self._state is not None and self._state.backfilling
-
     async def open(self) -> None:
         """Join all streams of the group, unless that is done. Raises Stale while the relay has not begun."""
         async with self._opening:
@@ -79,10 +74,10 @@ class ShardMembership:
                 raise
 
     async def _open(self) -> None:
+        if self._membership is None:  # first: an ephemeral group may start at the latest as of now
+            self._membership = await self._first_membership()
         types = await self._streams.types(self.shard)
         joining = sorted(filter(self.group.filter.matches, types))
-        if self._membership is None:
-            self._membership = await self._first_membership()
         membership = self._membership
         state = await self._streams.open_group(self.shard, self._name, joining, membership, make=False)
         if state is None:
@@ -112,43 +107,51 @@ class ShardMembership:
             return await self._groups.next_generation(self.group.key, self.shard, last.generation)
         return Membership(last.checkpoint, last.generation + 1)
 
-    async def read(self, consumer: str, count: int) -> list[Received]:
-        """Take up to `count` entries for a consumer. Those of other tenants are settled here. Raises Stale."""
+    async def read(self, consumer: str, count: int) -> tuple[list[Received], bool]:
+        """Take up to `count` entries for a consumer, of which those of other tenants are settled here; and whether
+        there may be more. Raises Stale."""
         generation = self.generation
         received = await self._streams.read(self.shard, self._name, generation, consumer, self.types, count)
+        more = len(received) == count
         unwanted = [entry for entry in received if not self.group.wants_tenant(entry.tenant_id)]
         if unwanted:
             await self._streams.drop(self.shard, self._name, generation, unwanted)
             received = [entry for entry in received if self.group.wants_tenant(entry.tenant_id)]
-        return received
+        return received, more
 
-    async def feed(self) -> None:
-        """Feed one page of history into the backfill, if there is any and the backfill is low. Raises Stale."""
+    async def feed(self) -> bool:
+        """Feed one page of history into the backfill, if there is any and the backfill is low; answer whether it did.
+        Raises Stale."""
         state = self._state
         if state is None or not state.backfilling:
-            return
+            return False
         if state.waiting >= _LOW_WATER:  # as of the last feed: look again
             state = self._state = await self._streams.feed(self.shard, self._name, state, state.fed, [])
             if state.waiting >= _LOW_WATER:
-                return
+                return False
         upto = min(state.backfill_to, state.fed + _PAGE)
-        events = await self._log.read_for(self.group, self.shard, state.fed, upto)
+        events, upto = await self._log.read_for(self.group, self.shard, state.fed, upto)
         entries = [
             Entry(stored.position, stored.event.event_type, stored.event.tenant_id, self._codec.encode(stored))
             for stored in events
         ]
         self._state = await self._streams.feed(self.shard, self._name, state, upto, entries)
+        return True
 
     async def checkpoint(self) -> None:
         """Write down how far the group has come. Raises Stale."""
         if self._state is None:
             return
-        progress = await self._streams.progress(self.shard, self._name, self.generation, self.types, self._known_types)
+        progress = await self._ask_progress()
         self.progress = progress
         if not self.group.ephemeral:
             key, generation = self.group.key, self.generation
             saved = await self._groups.save_checkpoint(key, self.shard, generation, progress.settled)
-            if saved is not None and saved > progress.settled:
+            if saved is None:
+                self._membership = None  # another broker counted the generation up
+                raise Stale
+            # Another broker may have looked later and saved earlier: only a fresh look tells.
+            if saved > progress.settled and saved > (await self._ask_progress()).settled:
                 # Redis came back older than what PostgreSQL knows: what it holds would be delivered again.
                 log.warning("group went back in time", extra={"group": self._name, "shard": self.shard})
                 self._membership = await self._groups.next_generation(key, self.shard, generation)
@@ -156,6 +159,9 @@ class ShardMembership:
         elif self._membership is not None:  # PostgreSQL does not know it
             checkpoint = max(progress.settled, self._membership.checkpoint)
             self._membership = self._membership._replace(checkpoint=checkpoint)
+
+    async def _ask_progress(self) -> Progress:
+        return await self._streams.progress(self.shard, self._name, self.generation, self.types, self._known_types)
 
     async def delete(self) -> None:
         """Forget an ephemeral group."""

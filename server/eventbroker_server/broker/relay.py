@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _BATCH_EVENTS = 500
 _BATCH_BYTES = 1 << 20
-_MOST_WAITING = 20_000  # what waits beyond this is dropped here, and read from PostgreSQL when its turn comes
+_MOST_WAITING = 64 << 20  # bytes; what comes beyond them is dropped here, and read from PostgreSQL in its turn
 _GRACE = 0.003  # how long to wait for another broker's relay before reading its events from PostgreSQL
 
 
@@ -50,15 +50,17 @@ class Relay:
         self._relayed = relayed
         self._sweep_interval = sweep_interval
         self._waiting: deque[StoredEvent] = deque()
+        self._bytes = 0
         self._arrived = asyncio.Event()
         self._closed = False
         self._in_doubt = False  # a relay failed, after which it may have been done
-        self.head = 0  # as far as this broker knows
 
     def offer(self, events: list[StoredEvent]) -> None:
         """Relay these soon; positions grow from call to call."""
-        if len(self._waiting) + len(events) <= _MOST_WAITING:
+        size = sum(len(stored.event.wire) for stored in events)
+        if self._bytes + size <= _MOST_WAITING:
             self._waiting.extend(events)
+            self._bytes += size
         self._arrived.set()
 
     def close(self) -> None:
@@ -114,7 +116,6 @@ class Relay:
                 "these two do not belong together",
                 "Empty that Redis, or set another redis_prefix",
             )
-        self.head = head
         while head < committed:
             head = await self._relay_from_log(head, committed)
 
@@ -125,7 +126,9 @@ class Relay:
         while self._waiting and len(batch) < _BATCH_EVENTS and size < _BATCH_BYTES:
             if self._waiting[0].position != expected:
                 break  # another broker's events lie between
-            entry = self._entry(self._waiting.popleft())
+            stored = self._waiting.popleft()
+            self._bytes -= len(stored.event.wire)
+            entry = self._entry(stored)
             batch.append(entry)
             size += len(entry.body)
             expected += 1
@@ -152,7 +155,6 @@ class Relay:
         if head is None:
             head = await self._begin(await self._log.head(self._shard))
         elif head == batch[-1].position:
-            self.head = head
             self._relayed(self._shard, {entry.event_type for entry in batch})
         return head
 

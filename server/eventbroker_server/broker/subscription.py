@@ -84,10 +84,6 @@ class Subscription:
     async def next(self) -> HandedOver | SignOfLife | Farewell:
         loop = asyncio.get_running_loop()
         while True:
-            wait = min(self._heartbeat_at, self._ends_at) - loop.time()
-            batch = await self.consumer.next(max(0.0, wait))
-            if batch:
-                return self._hand_over(batch)
             if self.consumer.closing is None and loop.time() >= self._ends_at:
                 self.consumer.close(ClosingReason.MAX_AGE)
             if self.consumer.closing is not None:
@@ -95,6 +91,9 @@ class Subscription:
             if loop.time() >= self._heartbeat_at:
                 self._heartbeat_at = loop.time() + self._times.heartbeat
                 return await self._sign_of_life()
+            wait = min(self._heartbeat_at, self._ends_at) - loop.time()
+            if batch := await self.consumer.next(max(0.0, wait)):
+                return self._hand_over(batch)
 
     def _hand_over(self, batch: list[Hold]) -> HandedOver:
         group, name = self._delivery.name, self.consumer.name
@@ -119,8 +118,9 @@ class Subscription:
             shards.append(ShardProgress(membership.shard, progress.head, progress.settled))
             if progress.unsettled is not None:
                 try:
-                    stored_at = await self._log.record_time(membership.shard, progress.unsettled)
-                except StoreUnavailable:
+                    async with asyncio.timeout(0.5):
+                        stored_at = await self._log.record_time(membership.shard, progress.unsettled)
+                except (StoreUnavailable, TimeoutError):
                     continue  # a sign of life does without
                 oldest = min(filter(None, (oldest, stored_at)), default=None)
         return SignOfLife(now, shards, max(now - oldest, timedelta()) if oldest else None)

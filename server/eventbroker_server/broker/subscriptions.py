@@ -29,7 +29,7 @@ from eventbroker_server.ports import Stale
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 
-    from eventbroker_server.broker.consumer import FlowControl
+    from eventbroker_server.broker.consumer import Consumer, FlowControl
     from eventbroker_server.broker.delivery import Rhythm
     from eventbroker_server.broker.subscription import StreamTimes
     from eventbroker_server.domain.ack_id import Signer
@@ -150,6 +150,7 @@ class Subscriptions:
             self._tasks[name] = [
                 self._spawn(delivery.pump(), f"pump {name}"),
                 self._spawn(delivery.keep(), f"keeper {name}"),
+                self._spawn(delivery.note(), f"checkpoints {name}"),
             ]
         return self._deliveries[name]
 
@@ -163,17 +164,19 @@ class Subscriptions:
         except (Stale, StreamsUnavailable, StoreUnavailable):
             delivery.wake()
 
-    async def _detach(self, delivery: Delivery, consumer: object) -> None:
+    async def _detach(self, delivery: Delivery, consumer: Consumer) -> None:
         try:
             async with asyncio.timeout(5):
-                await delivery.detach(consumer)  # type: ignore[arg-type]
-                if delivery.idle and self._deliveries.get(delivery.name) is delivery:
+                await delivery.detach(consumer)
+                if delivery.idle:
                     await self._end(delivery)
         except TimeoutError:
             log.warning("could not give back in time", extra={"group": delivery.name})
 
     async def _end(self, delivery: Delivery) -> None:
         """Stop delivering a group of which no consumer is left here."""
+        if self._deliveries.get(delivery.name) is not delivery:
+            return
         del self._deliveries[delivery.name]
         await end(self._tasks.pop(delivery.name))
         try:

@@ -23,17 +23,24 @@ _TYPE = re.compile(rf"(?=.{{1,{MAX_NAME}}}\Z)[a-z0-9_-]+(?:\.[a-z0-9_-]+){{0,{MA
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-@lru_cache(8192)
 def is_name(text: str) -> bool:
+    return len(text) <= MAX_NAME and _is_name(text)
+
+
+@lru_cache(8192)
+def _is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-@lru_cache(8192)
 def is_event_type(text: str) -> bool:
+    return len(text) <= MAX_NAME and _is_event_type(text)
+
+
+@lru_cache(8192)
+def _is_event_type(text: str) -> bool:
     return _TYPE.fullmatch(text) is not None
 
 
-@lru_cache(1024)
 def is_type_pattern(text: str) -> bool:
     return text == "*" or is_event_type(text.removesuffix(".*"))
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from eventbroker_server.postgres.pool import Pool
 
 _FORMS = {form.value: form for form in DataForm}
+_PAGE_BYTES = 4 << 20  # of data in one read, give or take an event
 _SEPARATOR = "\x1f"
 _ARRAYS = (10, 13)  # columns that are not text: timestamp, content
 
@@ -48,13 +49,16 @@ class PostgresEventLog:
 
     async def read(self, shard: int, after: int, upto: int) -> list[StoredEvent]:
         async with self._pool.connection() as connection:
-            return [_stored(row) for row in await connection.fetch(QUERIES["read"], shard, after, upto)]
+            rows = await connection.fetch(QUERIES["read"], shard, after, upto, _PAGE_BYTES)
+            return [_stored(row) for row in rows]
 
-    async def read_for(self, group: Group, shard: int, after: int, upto: int) -> list[StoredEvent]:
+    async def read_for(self, group: Group, shard: int, after: int, upto: int) -> tuple[list[StoredEvent], int]:
         wanted = (group.key.tenant, group.filter.exact(), group.filter.prefixes())
         async with self._pool.connection() as connection:
-            rows = await connection.fetch(QUERIES["read_for"], shard, after, upto, *wanted)
-            return [_stored(row) for row in rows]
+            rows = await connection.fetch(QUERIES["read_for"], shard, after, upto, _PAGE_BYTES, *wanted)
+        events = [_stored(row) for row in rows]
+        whole = sum(len(stored.event.content) for stored in events) < _PAGE_BYTES
+        return events, upto if whole else events[-1].position
 
     async def find(self, key: EventKey) -> StoredEvent | None:
         async with self._pool.connection() as connection:
@@ -119,7 +123,7 @@ def _stored(row: Any) -> StoredEvent:
     return StoredEvent(event, row[15], row[16], row[17])
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def _metadata_json(metadata: Metadata) -> str:
     said: dict[str, object] = {name: value for name, value in metadata._asdict().items() if value}
     if metadata.attributes:
@@ -127,7 +131,7 @@ def _metadata_json(metadata: Metadata) -> str:
     return json.dumps(said, ensure_ascii=False)
 
 
-@lru_cache(4096)
+@lru_cache(1024)
 def _metadata(text: str) -> Metadata:
     said = json.loads(text)
     attributes = tuple(sorted(said.pop("attributes", {}).items()))

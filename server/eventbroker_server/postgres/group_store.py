@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from eventbroker_server.domain.errors import StoreUnavailable
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import Group
 from eventbroker_server.ports import Membership
@@ -32,12 +33,12 @@ class PostgresGroupStore:
 
     async def membership(self, key: GroupKey, shard: int) -> Membership:
         async with self._pool.connection() as connection:
-            return Membership(*await connection.fetchrow(QUERIES["membership"], *key, shard))
+            return await _membership(connection, key, shard)
 
     async def next_generation(self, key: GroupKey, shard: int, after: int) -> Membership:
         async with self._pool.connection() as connection:
             await connection.execute(QUERIES["next_generation"], *key, shard, after)
-            return Membership(*await connection.fetchrow(QUERIES["membership"], *key, shard))
+            return await _membership(connection, key, shard)
 
     async def save_checkpoint(self, key: GroupKey, shard: int, generation: int, position: int) -> int | None:
         async with self._pool.connection() as connection:
@@ -45,3 +46,10 @@ class PostgresGroupStore:
                 QUERIES["save_checkpoint"], *key, shard, generation, position
             )
             return checkpoint
+
+
+async def _membership(connection: Any, key: GroupKey, shard: int) -> Membership:
+    row = await connection.fetchrow(QUERIES["membership"], *key, shard)
+    if row is None:
+        raise StoreUnavailable(cause=f"there is no group {key}")
+    return Membership(*row)

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# 08 connection, 25006 read-only (a standby), 40 rolled back, 53 out of resources, 57 operator intervention, 58 system
-_AWAY = ("08", "25006", "40", "53", "57", "58", "XX")
+# 08 connection, 25006 read-only (a standby), 28 login refused, 3D no such database, 40 rolled back, 53 out of
+# resources, 55 not in the right state, 57 operator intervention, 58 system
+_AWAY = ("08", "25006", "28", "3D", "40", "53", "55", "57", "58", "XX")
 
 
 @asynccontextmanager

@@ -78,19 +78,27 @@ SELECT position FROM eventbroker.shard_head WHERE shard = $1;
 
 -- name: read
 SELECT {event}
-FROM eventbroker.events
-WHERE shard = $1 AND position > $2 AND position <= $3
+FROM (
+    SELECT *, sum(octet_length(content)) OVER (ORDER BY position) - octet_length(content) AS bytes_before
+    FROM eventbroker.events
+    WHERE shard = $1 AND position > $2 AND position <= $3
+) AS page
+WHERE bytes_before < $4
 ORDER BY position;
 
 -- name: read_for
 SELECT {event}
-FROM eventbroker.events
-WHERE shard = $1 AND position > $2 AND position <= $3
-    AND ($4::text = '*' OR tenant_id = $4)
-    AND (
-        event_type = ANY ($5::text[])
-        OR EXISTS (SELECT FROM unnest($6::text[]) AS prefix WHERE starts_with(event_type, prefix))
-    )
+FROM (
+    SELECT *, sum(octet_length(content)) OVER (ORDER BY position) - octet_length(content) AS bytes_before
+    FROM eventbroker.events
+    WHERE shard = $1 AND position > $2 AND position <= $3
+        AND ($5::text = '*' OR tenant_id = $5)
+        AND (
+            event_type = ANY ($6::text[])
+            OR EXISTS (SELECT FROM unnest($7::text[]) AS prefix WHERE starts_with(event_type, prefix))
+        )
+) AS page
+WHERE bytes_before < $4
 ORDER BY position;
 
 -- name: record_time

@@ -32,6 +32,8 @@ _FLOOR = {"redis": (7, 0), "valkey": (8, 0)}
 async def translated() -> AsyncIterator[None]:
     try:
         yield
+    except ResponseError as exc:  # such as OOM, READONLY, NOPERM
+        raise StreamsUnavailable(cause=str(exc)[:200]) from exc
     except (RedisError, OSError, TimeoutError) as exc:
         raise StreamsUnavailable(cause=type(exc).__name__) from exc
 

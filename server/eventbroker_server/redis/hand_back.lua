@@ -12,11 +12,16 @@ if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[2] then
   end
   return answers
 end
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 7, #ARGV, 4 do
   local key, position = KEYS[5 + ARGV[i]], ARGV[i + 1]
   local id = position .. '-0'
   local pending = redis.pcall('XPENDING', key, group, id, id, 1)
   local mine = not pending.err and pending[1] and pending[1][2] == ARGV[i + 2] and pending[1][4] == tonumber(ARGV[i + 3])
+  if mine and ARGV[5] == '1' and tonumber(redis.call('HGET', KEYS[3], position) or 0) > now then
+    mine = false -- extended through another broker, of which the caller does not know yet
+  end
   if mine and not redis.call('XRANGE', key, id, id)[1] then
     -- Somebody trimmed it while it was pending, and to claim it would forget it. Made anew, the group gets it again.
     redis.call('HDEL', KEYS[1], 'generation')

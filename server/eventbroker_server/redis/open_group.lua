@@ -1,6 +1,6 @@
 -- Join the streams of a group's types. If told to, make a group anew that is missing or of an earlier generation: live
 -- after the head, history from the checkpoint to the head through a backfill stream of this generation. Answers
--- generation, joined_at, backfill_to, fed and the backfill's length; -1 if the shard has no head; -3 if the group is
+-- generation, joined_at, backfill_to, fed and how much of the backfill is unread; -1 if the shard has no head; -3 if the group is
 -- missing, of an earlier generation or has lost a stream, and it is not to be made.
 -- KEYS: head, state, attempts, extended, backfill of the wanted generation, then the streams of the group's types
 -- ARGV: group, generation, checkpoint, make (1 or 0)
@@ -27,7 +27,8 @@ if tonumber(redis.call('HGET', KEYS[2], 'generation') or -1) < generation then
   end
 end
 local state = redis.call('HMGET', KEYS[2], 'generation', 'joined', 'backfill_to', 'fed', 'backfill')
-if redis.pcall('XPENDING', state[5], group).err then
+local pending = redis.pcall('XPENDING', state[5], group)
+if pending.err then
   return -3
 end
 for i = 6, #KEYS do
@@ -37,4 +38,5 @@ for i = 6, #KEYS do
     return -3
   end
 end
-return {tonumber(state[1]), tonumber(state[2]), tonumber(state[3]), tonumber(state[4]), redis.call('XLEN', state[5])}
+return {tonumber(state[1]), tonumber(state[2]), tonumber(state[3]), tonumber(state[4]),
+  redis.call('XLEN', state[5]) - pending[1]}

@@ -12,12 +12,11 @@ if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[2] then
 end
 
 -- What the consumer holds of each stream, between the lowest and the highest position that is asked for.
-local low, high, asked = {}, {}, {}
+local low, high = {}, {}
 for i = 5, #ARGV, 3 do
   local stream, position = ARGV[i], tonumber(ARGV[i + 1])
   low[stream] = math.min(low[stream] or position, position)
   high[stream] = math.max(high[stream] or position, position)
-  asked[stream] = (asked[stream] or 0) + 1
 end
 local held = {}
 for stream, from in pairs(low) do

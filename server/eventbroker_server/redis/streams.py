@@ -59,9 +59,8 @@ class RedisStreams:
         return None if head is None else int(head)
 
     async def start_at(self, shard: int, position: int) -> int:
-        async with translated():
-            await self._redis.set(self._keys(shard).head, position, nx=True)
-        return await self.head(shard) or 0
+        keys = self._keys(shard)
+        return int(await self._run("start_at", [keys.head, keys.types], position, keys.events("")))
 
     async def relay(self, shard: int, entries: Sequence[Entry]) -> int | None:
         keys = self._keys(shard)
@@ -120,9 +119,10 @@ class RedisStreams:
 
     async def feed(self, shard: int, group: str, state: GroupState, upto: int, entries: Sequence[Entry]) -> GroupState:
         keys = self._keys(shard)
+        names = [keys.state(group), keys.backfill(group, state.generation), keys.signals]
         args = [part for entry in entries for part in (entry.position, entry.tenant_id, entry.body)]
-        names = [keys.state(group), keys.backfill(group, state.generation)]
-        return _state(await self._run("feed", names, state.generation, state.fed, upto, *args))
+        args = [group, state.generation, state.fed, upto, self.process, *args]
+        return _state(await self._run("feed", names, *args))
 
     async def read(
         self, shard: int, group: str, generation: int, consumer: str, types: Sequence[str], count: int

@@ -86,7 +86,8 @@ def event_of(message: event_pb2.Event, path: str, max_bytes: int, violations: li
     form, content_type, content = _data(message, wrong)
     metadata = _NO_METADATA
     if message.HasField("metadata"):
-        known = _good_metadata(message.metadata.SerializeToString(deterministic=True))
+        said = message.metadata.SerializeToString(deterministic=True)
+        known = _good_metadata(said) if len(said) <= _COMMON_METADATA else None
         metadata = known or _metadata(message.metadata, wrong)
         if metadata == _NO_METADATA:
             message.ClearField("metadata")  # said or not, nothing is nothing
@@ -115,6 +116,7 @@ def event_of(message: event_pb2.Event, path: str, max_bytes: int, violations: li
 
 
 _NO_METADATA = Metadata()
+_COMMON_METADATA = 512  # bytes; what is longer is not remembered
 
 
 def _timestamp(message: event_pb2.Event, wrong: Callable[[str, str], None]) -> datetime:

@@ -80,8 +80,9 @@ class Server:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; answer the port. Raises BadSetting."""
+        address = f"[{host}]" if ":" in host and not host.startswith("[") else host
         try:
-            bound: int = self._server.add_insecure_port(f"{host}:{port}")
+            bound: int = self._server.add_insecure_port(f"{address}:{port}")
         except RuntimeError as exc:
             raise BadSetting("port", f"{port} cannot be listened to on {host}: is it in use?") from exc
         await self._server.start()

@@ -44,7 +44,7 @@ _MOST_DETAILS = 3_600
 
 
 def status_of(error: errors.BrokerError) -> grpc.Status:
-    """An error as a gRPC status with its details. ErrorInfo marks it as ours: a definite answer, unless retryable."""
+    """An error as a gRPC status with its details. ErrorInfo marks it as ours: but for UNAVAILABLE, nothing was done."""
     status = status_pb2.Status(code=CODES[type(error)], message=_cut(error.message(), _MOST_MESSAGE))
     for detail in _details(error):
         packed = any_pb2.Any()

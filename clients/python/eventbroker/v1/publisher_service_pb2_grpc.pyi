@@ -30,9 +30,9 @@ class PublisherServiceStub:
     """PublisherService takes events in.
 
     A publisher gives every event an id of its own and calls Publish. OK means that the events are committed and flushed
-    in PostgreSQL; they will reach every consumer group whose filter they match. After any failure without this broker's
-    ErrorInfo (a deadline, a broken connection, UNAVAILABLE) the outcome is unknown: publish the same events again, with
-    the same ids, and the answer is that of the first time.
+    in PostgreSQL; they will reach every consumer group whose filter they match. An error with this broker's ErrorInfo that
+    is not UNAVAILABLE stored nothing. After any other failure (UNAVAILABLE, a deadline, a broken connection) the outcome is
+    unknown: publish the same events again, with the same ids, and the answer is that of the first time.
     """
 
     @_typing.overload
@@ -53,9 +53,9 @@ class PublisherServiceAsyncStub(PublisherServiceStub):
     """PublisherService takes events in.
 
     A publisher gives every event an id of its own and calls Publish. OK means that the events are committed and flushed
-    in PostgreSQL; they will reach every consumer group whose filter they match. After any failure without this broker's
-    ErrorInfo (a deadline, a broken connection, UNAVAILABLE) the outcome is unknown: publish the same events again, with
-    the same ids, and the answer is that of the first time.
+    in PostgreSQL; they will reach every consumer group whose filter they match. An error with this broker's ErrorInfo that
+    is not UNAVAILABLE stored nothing. After any other failure (UNAVAILABLE, a deadline, a broken connection) the outcome is
+    unknown: publish the same events again, with the same ids, and the answer is that of the first time.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -72,9 +72,9 @@ class PublisherServiceServicer(metaclass=_abc_1.ABCMeta):
     """PublisherService takes events in.
 
     A publisher gives every event an id of its own and calls Publish. OK means that the events are committed and flushed
-    in PostgreSQL; they will reach every consumer group whose filter they match. After any failure without this broker's
-    ErrorInfo (a deadline, a broken connection, UNAVAILABLE) the outcome is unknown: publish the same events again, with
-    the same ids, and the answer is that of the first time.
+    in PostgreSQL; they will reach every consumer group whose filter they match. An error with this broker's ErrorInfo that
+    is not UNAVAILABLE stored nothing. After any other failure (UNAVAILABLE, a deadline, a broken connection) the outcome is
+    unknown: publish the same events again, with the same ids, and the answer is that of the first time.
     """
 
     @_abc_1.abstractmethod

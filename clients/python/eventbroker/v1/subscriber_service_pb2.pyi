@@ -302,7 +302,7 @@ class DeliveryBatch(_message.Message):
     ACK_DEADLINE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def deliveries(self) -> _containers.RepeatedCompositeFieldContainer[Global___Delivery]:
-        """The deliveries, in the order of their positions."""
+        """The deliveries, nearly in the order of their positions; what is delivered again may come out of order."""
 
     @_builtins.property
     def ack_deadline(self) -> _timestamp_pb2.Timestamp:

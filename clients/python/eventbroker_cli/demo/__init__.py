@@ -27,7 +27,8 @@ OK, DOES_NOT_ADD_UP, CANNOT_START, INTERRUPTED = 0, 1, 2, 130
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the demo and answers the exit code."""
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # before grpc is loaded: its chatter would tear the screen
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # ends as Ctrl-C does
+    for number in (signal.SIGTERM, signal.SIGHUP):  # end it as Ctrl-C does, so that its broker is stopped
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     options = read_options(argv)
     try:
         with ExitStack() as stack:

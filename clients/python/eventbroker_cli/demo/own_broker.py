@@ -70,7 +70,7 @@ def last_words(log: Path) -> str:
 
 def stop(broker: subprocess.Popen[bytes]) -> None:
     """Stops it in order, whatever more Ctrl-C is pressed: its directory must not go before it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     broker.terminate()
     try:

@@ -85,7 +85,9 @@ class LiveScreen:
         console.width = console.measure(content).maximum + 2
         console.print(content)
         svg = re.sub(r"\s*@font-face \{.*?\}", "", console.export_svg(title="eventbroker-demo"), flags=re.DOTALL)
-        Path(path).write_text(svg.replace("Fira Code, monospace", "monospace"), encoding="utf-8")
+        svg = svg.replace("Fira Code, monospace", "monospace")
+        svg = svg.replace("<svg ", '<svg xml:space="preserve" ', 1)  # some renderers drop the blanks that align
+        Path(path).write_text(svg, encoding="utf-8")
 
     def _title(self) -> str:
         o = self._options

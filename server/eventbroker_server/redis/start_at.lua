@@ -1,0 +1,17 @@
+-- Set the head of a shard that has none, and answer the one there is. Streams that are there tell how far they were
+-- relayed; without any, the shard begins at the position given.
+-- KEYS: head, types
+-- ARGV: position, what the names of streams begin with
+local head = redis.call('GET', KEYS[1])
+if head then
+  return tonumber(head)
+end
+local last = -1
+for _, event_type in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+  local newest = redis.call('XREVRANGE', ARGV[2] .. event_type, '+', '-', 'COUNT', 1)[1] -- of this shard's slot
+  if newest then
+    last = math.max(last, tonumber(string.match(newest[1], '^%d+')))
+  end
+end
+redis.call('SET', KEYS[1], string.format('%.0f', last >= 0 and last or tonumber(ARGV[1])))
+return tonumber(redis.call('GET', KEYS[1]))
