@@ -50,7 +50,7 @@ class Client:
 
     def __init__(self, target: str) -> None:
         self.target = target
-        self.channel = grpc.aio.insecure_channel(target, options=[("grpc.max_receive_message_length", 64 << 20)])
+        self.channel = grpc.aio.insecure_channel(target)  # with the limits that every client has
         self.publisher = PublisherServiceStub(self.channel)
         self.subscriber = SubscriberServiceStub(self.channel)
         self.event_store = EventStoreServiceStub(self.channel)

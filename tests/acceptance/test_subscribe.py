@@ -171,6 +171,21 @@ async def test_groups_of_tenants_see_their_own_events_even_under_the_same_name(b
 # Flow control.
 
 
+async def test_a_tenants_group_gets_its_events_from_behind_many_of_others(broker: Client) -> None:
+    async with await broker.subscribe("billing", tenant_id="small") as stream:
+        await broker.publish(*(event(tenant_id="large") for _ in range(300)))
+        await broker.publish(*(event(tenant_id="small") for _ in range(3)))
+        assert len(await stream.take_and_ack(3)) == 3
+
+
+async def test_large_events_come_in_batches_that_every_client_takes(broker: Client) -> None:
+    large = [event(binary={"content_type": "a/b", "content": bytes(700_000)}) for _ in range(6)]
+    async with await broker.subscribe("billing") as stream:
+        await broker.publish(*large[:3])
+        await broker.publish(*large[3:])
+        assert [taken.event_id for taken in await stream.take_and_ack(6)] == [each.event_id for each in large]
+
+
 async def test_no_more_events_are_out_than_the_stream_has_credit_for(broker: Client) -> None:
     async with await broker.subscribe("g", flow_control=FlowControl(max_unsettled_events=5)) as stream:
         published = await publish(broker, 20)

@@ -455,10 +455,20 @@ async def test_a_settled_event_leaves_the_backfill(shard: Shard) -> None:
     await shard.streams.start_at(0, 2)
     state = await shard.feed(await shard.make(), 2, 1, 2)
     assert state.waiting == 2
-    first, _ = await shard.read(ANN, 10)
+    (first,) = await shard.read(ANN, 1)
     assert first.stream == ""
-    assert await shard.streams.settle([ack(first, ANN)]) == [DONE]
     assert (await shard.feed(state, 2)).waiting == 1
+    backfill = shard.keys.backfill(GROUP, 1)
+    assert await shard.redis.xlen(backfill) == 2
+    assert await shard.streams.settle([ack(first, ANN)]) == [DONE]
+    assert await shard.redis.xlen(backfill) == 1
+
+
+async def test_a_lost_head_is_told_by_the_streams_that_are_there(shard: Shard) -> None:
+    await shard.live(3)
+    await shard.redis.delete(shard.keys.head)
+    assert await shard.streams.start_at(0, 7) == 3
+    assert await shard.streams.head(0) == 3
 
 
 # More time, and handing back.

@@ -259,7 +259,7 @@ class Delivery:
                 self._say_away("keep", exc)
                 await asyncio.sleep(0.2)
             deadlines = filter(None, (consumer.next_deadline() for consumer in self.consumers.values()))
-            self._next_look = min(next_sweep, *deadlines)
+            self._next_look = min([next_sweep, *deadlines])
             self._due.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, self._next_look - loop.time())):
