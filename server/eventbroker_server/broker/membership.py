@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from eventbroker_server.ports import Entry, Membership, Stale
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from eventbroker_server.domain.group import Group
     from eventbroker_server.ports import Codec, EventLog, GroupState, GroupStore, Progress, Received, Streams
 
@@ -41,6 +43,7 @@ class ShardMembership:
         self.shard = shard
         self.types: list[str] = []  # joined
         self.progress: Progress | None = None  # as of the last checkpoint
+        self.oldest_at: datetime | None = None  # when the oldest event was stored that was not settled then
         self._name = str(group.key)
         self._known_types = 0
         self._groups = groups
@@ -159,6 +162,8 @@ class ShardMembership:
         elif self._membership is not None:  # PostgreSQL does not know it
             checkpoint = max(progress.settled, self._membership.checkpoint)
             self._membership = self._membership._replace(checkpoint=checkpoint)
+        oldest = progress.unsettled
+        self.oldest_at = None if oldest is None else await self._log.record_time(self.shard, oldest)
 
     async def _ask_progress(self) -> Progress:
         return await self._streams.progress(self.shard, self._name, self.generation, self.types, self._known_types)

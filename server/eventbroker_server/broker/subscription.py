@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.broker.consumer import ClosingReason
 from eventbroker_server.domain.ack_id import Lane
-from eventbroker_server.domain.errors import StoreUnavailable
 
 if TYPE_CHECKING:
     from eventbroker_server.broker.consumer import Consumer, Hold
     from eventbroker_server.broker.delivery import Delivery
     from eventbroker_server.domain.ack_id import Signer
-    from eventbroker_server.ports import EventLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +66,11 @@ class Farewell(NamedTuple):
 class Subscription:
     """What a stream says: call `next` until it answers a Farewell."""
 
-    def __init__(
-        self, delivery: Delivery, consumer: Consumer, signer: Signer, event_log: EventLog, times: StreamTimes
-    ) -> None:
+    def __init__(self, delivery: Delivery, consumer: Consumer, signer: Signer, times: StreamTimes) -> None:
         self.group = delivery.group
         self.consumer = consumer
         self._delivery = delivery
         self._signer = signer
-        self._log = event_log
         self._times = times
         now = asyncio.get_running_loop().time()
         self._heartbeat_at = now + times.heartbeat
@@ -90,7 +85,7 @@ class Subscription:
                 return Farewell(self.consumer.closing, random.uniform(0.0, 1.0))  # noqa: S311 - spreads load
             if loop.time() >= self._heartbeat_at:
                 self._heartbeat_at = loop.time() + self._times.heartbeat
-                return await self._sign_of_life()
+                return self._sign_of_life()
             wait = min(self._heartbeat_at, self._ends_at) - loop.time()
             if batch := await self.consumer.next(max(0.0, wait)):
                 return self._hand_over(batch)
@@ -108,19 +103,12 @@ class Subscription:
         self._delivery.mind(batch[0].deadline)
         return HandedOver(events, datetime.now(UTC) + timedelta(seconds=self.group.ack_deadline))
 
-    async def _sign_of_life(self) -> SignOfLife:
+    def _sign_of_life(self) -> SignOfLife:
         now = datetime.now(UTC)
-        shards = []
-        oldest: datetime | None = None
-        for membership in self._delivery.memberships:
-            if (progress := membership.progress) is None:
-                continue
-            shards.append(ShardProgress(membership.shard, progress.head, progress.settled))
-            if progress.unsettled is not None:
-                try:
-                    async with asyncio.timeout(0.5):
-                        stored_at = await self._log.record_time(membership.shard, progress.unsettled)
-                except (StoreUnavailable, TimeoutError):
-                    continue  # a sign of life does without
-                oldest = min(filter(None, (oldest, stored_at)), default=None)
+        shards = [
+            ShardProgress(membership.shard, progress.head, progress.settled)
+            for membership in self._delivery.memberships
+            if (progress := membership.progress) is not None
+        ]
+        oldest = min(filter(None, (membership.oldest_at for membership in self._delivery.memberships)), default=None)
         return SignOfLife(now, shards, max(now - oldest, timedelta()) if oldest else None)

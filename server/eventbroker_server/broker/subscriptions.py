@@ -106,7 +106,7 @@ class Subscriptions:
             consumer = delivery.attach(wish.consumer_id or f"consumer-{uuid.uuid4().hex[:12]}", wish.flow)
             try:
                 await self._ready(delivery, consumer.id)
-                yield Subscription(delivery, consumer, self._signer, self._log, self._times)
+                yield Subscription(delivery, consumer, self._signer, self._times)
             finally:
                 await asyncio.shield(self._detach(delivery, consumer))
         finally:

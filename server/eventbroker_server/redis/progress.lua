@@ -1,6 +1,6 @@
 -- How far a group has come: the head, the position up to which everything of the group is settled, and the position of
--- the oldest event that is not (or -1). Answers -2 if the group is not of this generation, has lost a stream, or a type
--- has appeared that the caller does not know.
+-- the oldest event that is not (or -1). Answers -2 if the group is not of this generation, has lost a stream, if the
+-- shard has no head, or if a type has appeared that the caller does not know.
 -- KEYS: head, state, types, then the streams, backfill first
 -- ARGV: group, generation, how many types there are in all
 local group = ARGV[1]
@@ -9,6 +9,9 @@ if state[1] ~= ARGV[2] or redis.call('SCARD', KEYS[3]) ~= tonumber(ARGV[3]) then
   return -2
 end
 local head = tonumber(redis.call('GET', KEYS[1]) or -1)
+if head < 0 then
+  return -2
+end
 local oldest = -1
 
 local function unsettled(id)
