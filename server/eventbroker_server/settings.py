@@ -67,8 +67,8 @@ class Settings:
     max_publish_events: int = 1_000
 
     # Append: one flush holds at most this; what waits beyond the backlog is refused.
-    flush_events: int = 1_000
-    flush_linger: float = 0.003  # how long a flush under load waits for company
+    flush_events: int = 300  # not all that waits, so that PostgreSQL works while the next requests are read
+    flush_linger: float = 0.003  # how long a small flush under load waits for company
     append_backlog_events: int = 50_000
     append_backlog_bytes: int = 64 * MEBI
     aggregate_cache: int = 100_000  # aggregates whose version is remembered

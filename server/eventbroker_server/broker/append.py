@@ -1,8 +1,8 @@
 """Group commit: one writer per shard gathers the requests that arrive while a flush is under way into the next one.
 
 A flush is one round trip in the common case, one transaction, one fsync. A request alone is flushed at once; after a
-flush that several shared, the writer lingers for a few milliseconds, since more are on their way. An answer leaves only
-after the commit; then the events go to the relay, in order.
+flush that several shared, a small one lingers for a few milliseconds, since more are on their way. An answer leaves
+only after the commit; then the events go to the relay, in order.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from eventbroker_server.ports import Appended, EventLog, Row
 
 log = logging.getLogger(__name__)
+
+
+_SMALL = 100  # events; with fewer a flush is worth waiting for more
 
 
 class Stored(NamedTuple):
@@ -97,7 +100,7 @@ class Writer:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
-            if company and self._events < self._limits.flush_events:
+            if company and self._events < _SMALL:
                 await asyncio.sleep(self._limits.linger)
             batch = self._take()
             company = len(batch) > 1
@@ -114,7 +117,7 @@ class Writer:
         self._bytes += sign * waiting.size
 
     def _take(self) -> list[_Waiting]:
-        """The next flush: whose callers still wait, and with no event id twice, so that of two calls with the same
+        """The next flush: of callers who still wait, and with no event id twice, so that of two calls with the same
         event the later is answered from what the earlier stored."""
         batch: list[_Waiting] = []
         later: list[_Waiting] = []

@@ -317,8 +317,9 @@ class Delivery:
         return consumer is not None and place in consumer.holds
 
     async def checkpoint(self) -> None:
-        """Write down how far the group has come, if anything happened."""
-        if self._stirred and all(membership.is_open for membership in self.memberships):
+        """Write down how far the group has come, if anything happened here, or may happen elsewhere."""
+        busy = self._stirred or any(membership.behind for membership in self.memberships)
+        if busy and all(membership.is_open for membership in self.memberships):
             self._stirred = False
             try:
                 for membership in self.memberships:

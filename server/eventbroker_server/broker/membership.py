@@ -64,6 +64,11 @@ class ShardMembership:
     def is_open(self) -> bool:
         return self._state is not None and not self._lost
 
+    @property
+    def behind(self) -> bool:
+        """Whether events were left to settle at the last checkpoint, through whichever broker."""
+        return self.progress is not None and self.progress.settled < self.progress.head
+
     async def open(self) -> None:
         """Join all streams of the group, unless that is done. Raises Stale while the relay has not begun."""
         async with self._opening:
@@ -84,7 +89,8 @@ class ShardMembership:
         membership = self._membership
         state = await self._streams.open_group(self.shard, self._name, joining, membership, make=False)
         if state is None:
-            membership = self._membership = await self._next_generation(membership)
+            last = max(membership.generation, self.generation)  # a generation must not come twice
+            membership = self._membership = await self._next_generation(membership._replace(generation=last))
             state = await self._streams.open_group(self.shard, self._name, joining, membership, make=True)
             if state is None:
                 raise Stale

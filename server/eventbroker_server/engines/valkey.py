@@ -40,6 +40,7 @@ async def run_valkey(home: DataDir, binary: str) -> AsyncIterator[EmbeddedEngine
             "unixsocketperm": "700",
             "appendonly": "yes",
             "appendfsync": "everysec",
+            "auto-aof-rewrite-min-size": "256mb",  # a rewrite takes a CPU, and at 64mb comes every 50,000 events
             "save": "",
             "maxmemory-policy": "noeviction",
             "logfile": "",  # standard output, which is the log

@@ -75,8 +75,14 @@ async def open_pool(settings: Settings, url: str) -> AsyncIterator[Pool]:
                 statement_cache_size=settings.postgres_statement_cache,
                 max_inactive_connection_lifetime=0,
                 reset=keep_session,
-                # Every statement is meant to use an index. Without this a plan made while a table is empty may scan it.
-                server_settings={"application_name": "eventbroker", "enable_seqscan": "off", "jit": "off"},
+                # Every statement is meant to use an index. Without this a plan made while a table is empty may scan it;
+                # with it a plan can be kept, which is a third of what PostgreSQL spends on a small append.
+                server_settings={
+                    "application_name": "eventbroker",
+                    "enable_seqscan": "off",
+                    "plan_cache_mode": "force_generic_plan",
+                    "jit": "off",
+                },
             )
 
     deadline = asyncio.get_running_loop().time() + 30
