@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.append import AppendLimits, Writer
+from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.delivery import Rhythm
 from eventbroker_server.broker.publishing import Publishing
 from eventbroker_server.broker.relay import Relay
@@ -40,7 +41,7 @@ from eventbroker_server.rpc.door import Door
 from eventbroker_server.rpc.event_store import EventStoreServicer
 from eventbroker_server.rpc.publisher import PublisherServicer, PublishLimits
 from eventbroker_server.rpc.server import Server
-from eventbroker_server.rpc.subscriber import FlowDefaults, SubscriberServicer
+from eventbroker_server.rpc.subscriber import SubscriberServicer
 from eventbroker_server.settings import default_data_dir
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             SubscriberServicer(
                 subscriptions,
                 Settling(signer, streams, subscriptions),
-                FlowDefaults(settings.max_unsettled_events, settings.max_unsettled_bytes, settings.max_batch_events),
+                FlowControl(settings.max_unsettled_events, settings.max_unsettled_bytes, settings.max_batch_events),
             ),
             EventStoreServicer(event_log),
             settings.max_publish_bytes,

@@ -108,6 +108,10 @@ class Entry(NamedTuple):
     tenant_id: str
     body: bytes
 
+    @classmethod
+    def of(cls, stored: StoredEvent, codec: Codec) -> Entry:
+        return cls(stored.position, stored.event.event_type, stored.event.tenant_id, codec.encode(stored))
+
 
 class Received(NamedTuple):
     """An entry that was read for a consumer. `number` counts hand-overs of the event within the group."""

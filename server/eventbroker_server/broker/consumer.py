@@ -98,16 +98,14 @@ class Consumer:
         self._outbox.append(hold)
         self._ready.set()
 
-    def take_back(self, places: Iterable[Place]) -> list[Hold]:
-        """Forget what is settled or lost, and answer what it held of it."""
-        lost = []
+    def take_back(self, places: Iterable[Place]) -> None:
+        """Forget what is settled or lost."""
+        held = len(self.holds)
         for place in places:
             if (hold := self.holds.pop(place, None)) is not None:
                 self._bytes -= hold.size
-                lost.append(hold)
-        if lost:
+        if len(self.holds) < held:
             self._wake()
-        return lost
 
     def extend(self, places: Iterable[Place], deadline: float) -> None:
         """Move the deadline of what it holds of these."""

@@ -1,8 +1,8 @@
 """Delivery of one group through this broker: from its streams to the consumers that are connected here.
 
 The pump reads for each consumer in turn, never more than it has credit for. The keeper hands back what was not settled
-in time, and what brokers that died left pending, and writes the checkpoint. Both go on through the loss of Redis: the
-group is opened again, and a consumer for whom a read failed half-way is not read for until what that read may have
+in time, and what brokers that died left pending. A third task writes checkpoints. All go on through the loss of Redis:
+the group is opened again, and a consumer for whom a read failed half-way is not read for until what that read may have
 taken is handed back.
 """
 

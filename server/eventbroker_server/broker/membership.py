@@ -140,10 +140,7 @@ class ShardMembership:
                 return False
         upto = min(state.backfill_to, state.fed + _PAGE)
         events, upto = await self._log.read_for(self.group, self.shard, state.fed, upto)
-        entries = [
-            Entry(stored.position, stored.event.event_type, stored.event.tenant_id, self._codec.encode(stored))
-            for stored in events
-        ]
+        entries = [Entry.of(stored, self._codec) for stored in events]
         self._state = await self._streams.feed(self.shard, self._name, state, upto, entries)
         return True
 

@@ -128,7 +128,7 @@ class Relay:
                 break  # another broker's events lie between
             stored = self._waiting.popleft()
             self._bytes -= len(stored.event.wire)
-            entry = self._entry(stored)
+            entry = Entry.of(stored, self._codec)
             batch.append(entry)
             size += len(entry.body)
             expected += 1
@@ -148,7 +148,7 @@ class Relay:
 
     async def _relay_from_log(self, head: int, upto: int) -> int:
         events = await self._log.read(self._shard, head, min(upto, head + _BATCH_EVENTS))
-        return await self._relay_batch([self._entry(stored) for stored in events])
+        return await self._relay_batch([Entry.of(stored, self._codec) for stored in events])
 
     async def _relay_batch(self, batch: list[Entry]) -> int:
         head = await self._streams.relay(self._shard, batch)
@@ -163,7 +163,3 @@ class Relay:
         head = await self._streams.start_at(self._shard, committed)
         self._relayed(self._shard, ())
         return head
-
-    def _entry(self, stored: StoredEvent) -> Entry:
-        event = stored.event
-        return Entry(stored.position, event.event_type, event.tenant_id, self._codec.encode(stored))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from eventbroker.v1 import subscriber_service_pb2 as pb
@@ -38,17 +37,10 @@ _BOUNDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class FlowDefaults:
-    """What stands for 0 in a FlowControl."""
-
-    max_unsettled_events: int
-    max_unsettled_bytes: int
-    max_batch_events: int
-
-
 class SubscriberServicer(SubscriberServiceServicer):
-    def __init__(self, subscriptions: Subscriptions, settling: Settling, defaults: FlowDefaults) -> None:
+    """`defaults` stand for the zeros of a request's flow control."""
+
+    def __init__(self, subscriptions: Subscriptions, settling: Settling, defaults: FlowControl) -> None:
         self._subscriptions = subscriptions
         self._settling = settling
         self._defaults = defaults
