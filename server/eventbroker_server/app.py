@@ -95,7 +95,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             codec,
             signer,
             shards=installation.shards,
-            rhythm=Rhythm(settings.sweep_interval, settings.checkpoint_interval),
+            rhythm=Rhythm(settings.sweep_interval, settings.checkpoint_interval, settings.linger),
             times=StreamTimes(settings.heartbeat_interval, settings.stream_max_age),
             default_ack_deadline=settings.ack_deadline,
             most=settings.max_streams,
@@ -106,7 +106,9 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         relays: list[Relay] = []
         writers: list[Writer] = []
         for shard in range(installation.shards):
-            relay = Relay(event_log, streams, codec, shard, subscriptions.relayed, settings.sweep_interval)
+            relay = Relay(
+                event_log, streams, codec, shard, subscriptions.relayed, settings.sweep_interval, settings.linger
+            )
             writers.append(Writer(event_log, shard, _append_limits(settings), relay.offer))
             relays.append(relay)
             spawn(subscriptions.listen(shard), f"signals {shard}")
@@ -176,7 +178,7 @@ async def _engines(settings: Settings, tasks: asyncio.TaskGroup) -> AsyncIterato
 def _append_limits(settings: Settings) -> AppendLimits:
     return AppendLimits(
         flush_events=settings.flush_events,
-        linger=settings.flush_linger,
+        linger=settings.linger,
         backlog_events=settings.append_backlog_events,
         backlog_bytes=settings.append_backlog_bytes,
         cached_aggregates=settings.aggregate_cache,

@@ -217,7 +217,8 @@ class Streams(Protocol):
     async def read(
         self, shard: int, group: str, generation: int, consumer: str, types: Sequence[str], count: int
     ) -> list[Received]:
-        """Take up to `count` entries for a consumer, first what was handed back. Raises Stale."""
+        """Take up to `count` entries for a consumer, of each stream its share. What was handed back goes before new
+        ones as soon as this process has heard of it. Raises Stale; then what was taken is among the holdings."""
 
     async def drop(self, shard: int, group: str, generation: int, received: Sequence[Received]) -> None:
         """Settle entries that the group does not want."""

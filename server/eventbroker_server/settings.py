@@ -66,9 +66,10 @@ class Settings:
     max_publish_bytes: int = 4 * MEBI
     max_publish_events: int = 1_000
 
+    linger: float = 0.006  # how long a small flush, relay or read waits for company under load
+
     # Append: one flush holds at most this; what waits beyond the backlog is refused.
     flush_events: int = 300  # not all that waits, so that PostgreSQL works while the next requests are read
-    flush_linger: float = 0.003  # how long a small flush under load waits for company
     append_backlog_events: int = 50_000
     append_backlog_bytes: int = 64 * MEBI
     aggregate_cache: int = 100_000  # aggregates whose version is remembered

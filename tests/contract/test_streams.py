@@ -331,13 +331,31 @@ async def test_what_quiet_streams_leave_is_taken_from_busy_ones(shard: Shard) ->
     assert 121 in positions(taken)
 
 
-async def test_what_was_handed_back_is_taken_first(shard: Shard, other: Shard) -> None:
+async def test_what_was_handed_back_is_taken_first(shard: Shard) -> None:
     await shard.live(3)
     taken = await shard.read(ANN, 3)
     await shard.relay(4, 6)
     await shard.hand_back([held(one, ANN) for one in taken[1:]])
-    assert positions(await other.read(BOB, 1)) == [2]
-    assert positions(await other.read(BOB, 3)) == [3, 4, 5]
+    assert positions(await shard.read(BOB, 1)) == [2]
+    assert positions(await shard.read(BOB, 3)) == [3, 4, 5]
+
+
+async def test_another_process_hears_of_what_was_handed_back_by_reading(shard: Shard, other: Shard) -> None:
+    await shard.live(3)
+    taken = await shard.read(ANN, 3)
+    await shard.relay(4, 6)
+    await shard.hand_back([held(one, ANN) for one in taken[1:]])
+    assert positions(await other.read(BOB, 1)) == [4]
+    assert positions(await other.read(BOB, 2)) == [2, 3]
+    assert positions(await other.read(BOB, 9)) == [5, 6]
+
+
+async def test_a_read_of_one_finds_the_only_stream_that_has_any(shard: Shard) -> None:
+    await shard.streams.start_at(0, 0)
+    await shard.make(USER, ROLE)
+    await shard.relay(1, 20)
+    taken = [await shard.read(ANN, 1, USER, ROLE) for _ in range(20)]
+    assert [positions(one) for one in taken] == [[at] for at in range(1, 21)]
 
 
 async def test_an_entry_that_was_trimmed_while_pending_does_not_count_as_settled(shard: Shard) -> None:

@@ -210,7 +210,7 @@ class Broker:
         self.committed: list[list[StoredEvent]] = []
         self.writer = Writer(self.log, 0, LIMITS, self.committed.append)
         self.writing = world.runner.get_loop().create_task(self.writer.run())
-        self.relay = Relay(self.relay_log, self.streams, EventCodec(), 0, lambda shard, types: None, 60.0)
+        self.relay = Relay(self.relay_log, self.streams, EventCodec(), 0, lambda shard, types: None, 60.0, 0.0)
         self.relay.close()  # so that `run` ends when nothing waits
 
     async def end(self) -> None:

@@ -29,8 +29,8 @@ def test_without_anything_the_defaults_hold() -> None:
 
 
 def test_the_environment_sets_text_numbers_and_fractions() -> None:
-    settings = load(POSTGRES_URL="postgresql://db/x", PORT="0", FLUSH_LINGER="0.5")
-    assert settings == Settings(postgres_url="postgresql://db/x", port=0, flush_linger=0.5)
+    settings = load(POSTGRES_URL="postgresql://db/x", PORT="0", LINGER="0.5")
+    assert settings == Settings(postgres_url="postgresql://db/x", port=0, linger=0.5)
 
 
 def test_other_variables_of_the_environment_do_not_matter() -> None:

@@ -19,7 +19,7 @@ from eventbroker_server.domain.event import StoredEvent
 from eventbroker_server.ports import Collision
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from eventbroker_server.broker.decide import Request
     from eventbroker_server.domain.event import AggregateKey, EventKey
@@ -82,7 +82,7 @@ class Writer:
             raise ShuttingDown
         if self._events + len(request.events) > self._limits.backlog_events:
             raise Overloaded("events waiting to be stored", self._limits.backlog_events)
-        size = sum(len(event.wire) or len(event.content) for event in request.events)
+        size = sum([len(event.wire) or len(event.content) for event in request.events])
         if self._bytes + size > self._limits.backlog_bytes:
             raise Overloaded("bytes waiting to be stored", self._limits.backlog_bytes)
         waiting = _Waiting(request, asyncio.get_running_loop().create_future(), size)
@@ -190,8 +190,7 @@ class Writer:
             rows, verdicts = decide(requests, found, versions)
             if rows:
                 appended = await shard.insert(rows)
-        for aggregate, version in versions.items():
-            self._versions.remember(aggregate, version)
+        self._versions.update(versions)
         self._answer(batch, verdicts, rows, appended)
 
     def _answer(
@@ -199,9 +198,10 @@ class Writer:
     ) -> None:
         stored: list[StoredEvent] = []
         if appended is not None:
-            for number, (row, version) in enumerate(zip(rows, appended.versions, strict=True)):
-                stored.append(StoredEvent(row.event, appended.first + number, version, appended.record_time))
-                self._versions.remember(row.event.aggregate, version)
+            at = appended.record_time
+            for position, (row, version) in enumerate(zip(rows, appended.versions, strict=True), appended.first):
+                stored.append(StoredEvent(row.event, position, version, at))
+            self._versions.remember(stored)
             self._relay(stored)
         fresh = iter(stored)
         for waiting, verdict in zip(batch, verdicts, strict=True):
@@ -221,8 +221,10 @@ class _Versions(OrderedDict["AggregateKey", int]):
         super().__init__()
         self._most = most
 
-    def remember(self, aggregate: AggregateKey, version: int) -> None:
-        self[aggregate] = version
-        self.move_to_end(aggregate)
-        if len(self) > self._most:
+    def remember(self, events: Iterable[StoredEvent]) -> None:
+        for event, _, version, _ in events:
+            aggregate = event.aggregate
+            self[aggregate] = version
+            self.move_to_end(aggregate)
+        while len(self) > self._most:
             self.popitem(last=False)

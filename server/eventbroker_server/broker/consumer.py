@@ -90,11 +90,14 @@ class Consumer:
     def give(self, shard: int, generation: int, entry: Received) -> None:
         """Put an entry that was read for it into its outbox."""
         position, stream, number, attempt, _, body = entry
-        hold = Hold(shard, generation, position, stream, number, attempt, len(body), body)
-        self.take_back([hold.place])
-        self.holds[hold.place] = hold
-        self._bytes += hold.size
-        self._mean_size += (hold.size - self._mean_size) / 64
+        size = len(body)
+        hold = Hold(shard, generation, position, stream, number, attempt, size, body)
+        place = (shard, position)
+        if place in self.holds:
+            self.take_back([place])
+        self.holds[place] = hold
+        self._bytes += size
+        self._mean_size += (size - self._mean_size) / 64
         self._outbox.append(hold)
         self._ready.set()
 

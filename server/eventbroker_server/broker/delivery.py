@@ -30,15 +30,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_FEW = 10  # entries; a read that found more may linger before the next: more are on their way
 _AWAY = (StreamsUnavailable, StoreUnavailable)
 
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """How often to look for what others left behind, and to write checkpoints, in seconds."""
+    """How often to look for what others left behind, and to write checkpoints; and how long to wait for company under
+    load. In seconds."""
 
     sweep: float
     checkpoint: float
+    linger: float
 
 
 class Delivery:
@@ -60,6 +63,7 @@ class Delivery:
         self._generations: dict[int, int] = {}  # by shard: of what was handed out
         self._order = count()
         self._turn = 0
+        self._busy = False
 
     # Consumers.
 
@@ -136,6 +140,9 @@ class Delivery:
     async def pump(self) -> None:
         while True:
             await self._wake.wait()
+            if self._busy:
+                await asyncio.sleep(self._rhythm.linger)
+                self._busy = False
             self._wake.clear()
             for membership in self.memberships:
                 try:
@@ -182,6 +189,7 @@ class Delivery:
                     left = [Holding(entry.position, entry.stream, consumer.name, entry.number) for entry in entries]
                     await self._hand_back(membership, left, failed=False, leave=consumer.name)
                     continue
+                self._busy = self._busy or len(entries) > _FEW
                 for entry in entries:
                     consumer.give(membership.shard, generation, entry)
                 more = more or unread

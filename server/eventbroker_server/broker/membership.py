@@ -122,11 +122,11 @@ class ShardMembership:
         generation = self.generation
         received = await self._streams.read(self.shard, self._name, generation, consumer, self.types, count)
         more = len(received) == count
-        unwanted = [entry for entry in received if not self.group.wants_tenant(entry.tenant_id)]
-        if unwanted:
+        wanted = [entry for entry in received if self.group.wants_tenant(entry.tenant_id)]
+        if len(wanted) < len(received):
+            unwanted = [entry for entry in received if not self.group.wants_tenant(entry.tenant_id)]
             await self._streams.drop(self.shard, self._name, generation, unwanted)
-            received = [entry for entry in received if self.group.wants_tenant(entry.tenant_id)]
-        return received, more
+        return wanted, more
 
     async def feed(self) -> bool:
         """Feed one page of history into the backfill, if there is any and the backfill is low; answer whether it did.

@@ -42,6 +42,7 @@ class Relay:
         shard: int,
         relayed: Callable[[int, Iterable[str]], None],
         sweep_interval: float,
+        linger: float,
     ) -> None:
         self._log = event_log
         self._streams = streams
@@ -49,6 +50,7 @@ class Relay:
         self._shard = shard
         self._relayed = relayed
         self._sweep_interval = sweep_interval
+        self._linger = linger
         self._waiting: deque[StoredEvent] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
@@ -57,7 +59,7 @@ class Relay:
 
     def offer(self, events: list[StoredEvent]) -> None:
         """Relay these soon; positions grow from call to call."""
-        size = sum(len(stored.event.wire) for stored in events)
+        size = sum([len(stored.event.wire) for stored in events])
         if self._bytes + size <= _MOST_WAITING:
             self._waiting.extend(events)
             self._bytes += size
@@ -72,8 +74,12 @@ class Relay:
         loop = asyncio.get_running_loop()
         next_sweep = loop.time()
         away = False
+        company = False
         while True:
             try:
+                if company and len(self._waiting) < _BATCH_EVENTS and not self._closed:
+                    await asyncio.sleep(self._linger)  # as the writer does: more are on their way
+                company = len(self._waiting) > 1
                 if self._waiting:
                     await self._relay_waiting()
                 elif self._closed:

@@ -93,10 +93,10 @@ class Subscription:
     def _hand_over(self, batch: list[Hold]) -> HandedOver:
         group, name = self._delivery.name, self.consumer.name
         events = []
-        lane = Lane(group, -1, -1, "", name)
+        lanes: dict[tuple[int, int, str], Lane] = {}
         for hold in batch:
-            if (hold.shard, hold.generation, hold.stream) != lane[1:4]:
-                lane = Lane(group, hold.shard, hold.generation, hold.stream, name)
+            if (lane := lanes.get(of := (hold.shard, hold.generation, hold.stream))) is None:
+                lane = lanes[of] = Lane(group, *of, name)
             ack_id = self._signer.sign(lane, hold.position, hold.number)
             events.append(Handed(hold.body or b"", ack_id, hold.attempt))
             hold.body = None

@@ -5,8 +5,8 @@ group, and by the owner and number of the delivery. It is signed, so no caller c
 is needed to settle through any broker without asking PostgreSQL.
 
 Layout: head (shared by all deliveries of a stream to a consumer), position and delivery number (8 + 4 bytes, big
-endian), MAC (the first 12 bytes of HMAC-SHA256); as base64. The length is a multiple of three bytes, so that the same
-bytes cannot be spelled in two ways.
+endian), MAC (12 bytes of keyed BLAKE2s, a third of the time of HMAC); as base64. The length is a multiple of three
+bytes, so that the same bytes cannot be spelled in two ways.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import binascii
 import hmac
 import struct
 from functools import lru_cache
+from hashlib import blake2s
 from typing import NamedTuple
 
 _TAIL = struct.Struct(">QI")
@@ -43,12 +44,17 @@ class Signer:
     """Makes ack ids and checks them. All brokers over one database share the key."""
 
     def __init__(self, key: bytes) -> None:
-        self._key = key
+        """`key` is of at most 32 bytes."""
+        self._keyed = blake2s(key=key, digest_size=_MAC_BYTES)
+
+    def _mac(self, signed: bytes) -> bytes:
+        mac = self._keyed.copy()  # half the time of keying a new one
+        mac.update(signed)
+        return mac.digest()
 
     def sign(self, lane: Lane, position: int, number: int) -> str:
         signed = _head(lane) + _TAIL.pack(position, number)
-        mac = hmac.digest(self._key, signed, "sha256")[:_MAC_BYTES]
-        return binascii.b2a_base64(signed + mac, newline=False).decode()
+        return binascii.b2a_base64(signed + self._mac(signed), newline=False).decode()
 
     def verify(self, text: str) -> AckId | None:
         """None for anything that this broker's kind did not sign."""
@@ -59,7 +65,7 @@ class Signer:
         except ValueError:
             return None
         signed, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
-        if not hmac.compare_digest(mac, hmac.digest(self._key, signed, "sha256")[:_MAC_BYTES]):
+        if not hmac.compare_digest(mac, self._mac(signed)):
             return None
         position, number = _TAIL.unpack(signed[-_TAIL.size :])
         return AckId(_lane(signed[: -_TAIL.size]), position, number)

@@ -58,7 +58,7 @@ class Event(NamedTuple):
 
     @property
     def key(self) -> EventKey:
-        return (self.tenant_id, self.event_id)
+        return self[:2]
 
     @property
     def aggregate(self) -> AggregateKey:

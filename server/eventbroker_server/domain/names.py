@@ -32,6 +32,16 @@ def _is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
+@lru_cache(8192)
+def _are_names(texts: tuple[str, ...]) -> bool:
+    return all(map(_is_name, texts))
+
+
+def are_names(texts: tuple[str, ...]) -> bool:
+    """Whether each of them is a name: the quick check, for many at once."""
+    return sum(map(len, texts)) <= MAX_NAME * len(texts) and _are_names(texts)
+
+
 def is_event_type(text: str) -> bool:
     return len(text) <= MAX_NAME and _is_event_type(text)
 
@@ -52,7 +62,9 @@ def is_id(text: str) -> bool:
 def are_ids(texts: tuple[str, ...]) -> bool:
     """Whether each of them is an id or empty: the quick check, for many at once."""
     joined = "".join(texts)
-    return max(map(len, texts)) <= MAX_ID and (joined.isprintable() or _CONTROL.search(joined) is None)
+    if len(joined) > MAX_ID and max(map(len, texts)) > MAX_ID:
+        return False
+    return joined.isprintable() or _CONTROL.search(joined) is None
 
 
 def has_control_characters(text: str) -> bool:

@@ -46,6 +46,7 @@ if ARGV[6] ~= '' then
   end
 end
 if freed then
+  redis.call('HSET', KEYS[1], 'returned', 1) -- until somebody finds that nothing is left of it
   redis.call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'kind', 'returned', 'process', ARGV[3], 'group', group)
 end
 return answers

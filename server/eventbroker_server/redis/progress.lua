@@ -21,6 +21,23 @@ local function unsettled(id)
   end
 end
 
+-- Where the group has come to in a stream is known to XINFO alone, which tells of all groups: so it is asked only if
+-- there is something after what it last said.
+local function first_unread(key, start)
+  local cursor = redis.call('HGET', KEYS[2], 'cursor:' .. key) or start
+  if not redis.call('XRANGE', key, '(' .. cursor, '+', 'COUNT', 1)[1] then
+    return nil
+  end
+  for _, info in ipairs(redis.call('XINFO', 'GROUPS', key)) do
+    if info[2] == group then
+      cursor = info[8]
+    end
+  end
+  redis.call('HSET', KEYS[2], 'cursor:' .. key, cursor)
+  local unread = redis.call('XRANGE', key, '(' .. cursor, '+', 'COUNT', 1)[1]
+  return unread and unread[1]
+end
+
 for i = 4, #KEYS do
   local pending = redis.pcall('XPENDING', KEYS[i], group)
   if pending.err then
@@ -29,10 +46,9 @@ for i = 4, #KEYS do
   if pending[1] > 0 then
     unsettled(pending[2])
   end
-  local cursor = redis.call('HGET', KEYS[2], 'cursor:' .. KEYS[i]) or (i == 4 and '0-0' or state[2] .. '-0')
-  local unread = redis.call('XRANGE', KEYS[i], '(' .. cursor, '+', 'COUNT', 1)
-  if unread[1] then
-    unsettled(unread[1][1])
+  local unread = first_unread(KEYS[i], i == 4 and '0-0' or state[2] .. '-0')
+  if unread then
+    unsettled(unread)
   end
 end
 local settled = math.max(head, tonumber(state[2]))

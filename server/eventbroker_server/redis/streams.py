@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from importlib import resources
 from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import ResponseError
 
 from eventbroker_server.domain.errors import StreamsUnavailable
 from eventbroker_server.domain.group import process_of
@@ -36,6 +39,8 @@ class RedisStreams:
     def __init__(self, client: Redis, prefix: str, process: str) -> None:
         self.process = process
         self._redis: Any = client  # its types do not tell that replies are bytes
+        self._redis.set_response_callback("XREADGROUP", _as_it_is)  # rather than each entry made into a dict
+        self._returned: set[str] = set()  # states of groups to which something was handed back
         self._prefix = prefix
         folder = resources.files("eventbroker_server.redis")
         self._scripts: dict[str, Any] = {
@@ -128,13 +133,53 @@ class RedisStreams:
         self, shard: int, group: str, generation: int, consumer: str, types: Sequence[str], count: int
     ) -> list[Received]:
         keys = self._keys(shard)
-        names = [keys.state(group), keys.attempts(group), *self._lanes(keys, group, generation, types)]
-        returned, new = _fresh(await self._run("read", names, group, generation, consumer, NOBODY, count))
+        state, lanes = keys.state(group), self._lanes(keys, group, generation, types)
         streams = ("", *types)
-        received = [_received(entry, streams[stream], number, attempt) for stream, entry, number, attempt in returned]
-        received += [_received(entry, streams[stream], 1, 1) for stream, entries in new for entry in entries]
+        received: list[Received] = []
+
+        async def reclaim() -> None:
+            names = [state, keys.attempts(group), *lanes]
+            left = count - len(received)
+            for lane, *entry in _fresh(await self._run("reclaim", names, group, generation, consumer, NOBODY, left)):
+                received.append(_received(streams[lane], *entry))
+            if len(received) < count:
+                self._returned.discard(state)
+
+        if state in self._returned:
+            await reclaim()
+        stream_of = dict(zip(lanes, streams, strict=True))
+        to_ask = lanes if len(lanes) <= count else random.sample(lanes, len(lanes))
+        while to_ask and (left := count - len(received)) > 0:
+            asked, to_ask = to_ask[:left], to_ask[left:]
+            share = left // len(asked)
+            for name, entries in await self._read_new(state, group, generation, consumer, asked, share):
+                stream = stream_of[lane := name.decode()]
+                received += [_received(stream, entry, 1, 1) for entry in entries]
+                if len(entries) == share:
+                    to_ask.append(lane)  # it may have more
+        if state in self._returned and len(received) < count:
+            await reclaim()
         received.sort()
         return received
+
+    async def _read_new(
+        self, state: str, group: str, generation: int, consumer: str, lanes: list[str], share: int
+    ) -> list[tuple[bytes, list[Any]]]:
+        """Up to `share` new entries of each stream. A script would have to turn each reply into its own tables and
+        back, which took twice the time of all the rest; so the generation is checked beside the read. When it turns
+        out to be another, what was taken stays with the consumer."""
+        async with translated(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hmget(state, "generation", "returned")
+            ends = [">"] * len(lanes)
+            pipe.execute_command("XREADGROUP", "GROUP", group, consumer, "COUNT", share, "STREAMS", *lanes, *ends)
+            (now, returned), new = await pipe.execute(raise_on_error=False)
+            if returned:
+                self._returned.add(state)
+            if now != b"%d" % generation or (isinstance(new, ResponseError) and str(new).startswith("NOGROUP")):
+                raise Stale
+            if isinstance(new, ResponseError):
+                raise new
+            return new or []
 
     async def drop(self, shard: int, group: str, generation: int, received: Sequence[Received]) -> None:
         keys = self._keys(shard)
@@ -194,7 +239,10 @@ class RedisStreams:
         names = [keys.state(group), keys.attempts(group), keys.extended(group), keys.signals]
         names += self._lanes(keys, group, generation, list(index)[1:])
         args = (group, generation, self.process, NOBODY, int(failed), leave)
-        return [bool(code) for code in await self._run("hand_back", names, *args, *items)]
+        freed = [bool(code) for code in await self._run("hand_back", names, *args, *items)]
+        if any(freed):
+            self._returned.add(names[0])
+        return freed
 
     async def holdings(
         self, shard: int, group: str, generation: int, types: Sequence[str], *, consumer: str = "", idle: float = 0.0
@@ -243,20 +291,23 @@ class RedisStreams:
             await self._redis.xadd(self._keys(shard).signals, fields, maxlen=1000, approximate=True)
 
 
+def _as_it_is(response: Any, **_: Any) -> Any:
+    return response
+
+
 def _position(entry_id: bytes) -> int:
-    return int(entry_id[: entry_id.index(b"-")])
+    return int(entry_id[:-2])  # without -0
 
 
-def _received(entry: Any, stream: str, number: int, attempt: int) -> Received:
-    entry_id, fields = entry
-    _, tenant, _, body = fields
+def _received(stream: str, entry: Any, number: int, attempt: int) -> Received:
+    entry_id, (_, tenant, _, body) = entry
     return Received(_position(entry_id), stream, number, attempt, tenant.decode(), body)
 
 
 def _fresh(reply: Any) -> Any:
     if reply == _STALE:
         raise Stale
-    return reply
+    return response
 
 
 def _state(reply: Any) -> GroupState:

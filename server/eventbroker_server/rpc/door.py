@@ -15,6 +15,8 @@ from eventbroker_server.rpc.status import status_of
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from google.protobuf.message import Message
+
     from eventbroker_server.domain.principal import Role
     from eventbroker_server.rpc.auth import AuthProvider
 
@@ -47,15 +49,15 @@ class Door(grpc.aio.ServerInterceptor):
         role = METHODS.get(method, ...)
         if role is PUBLIC:
             return handler
-        serializers = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
         if handler.response_streaming:
             call = self._guarded(method, role, handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(call, **serializers)
+            return grpc.unary_stream_rpc_method_handler(
+                call, request_deserializer=handler.request_deserializer, response_serializer=_serialized
+            )
         call = self._guarded(method, role, self._counted(handler.unary_unary))
-        return grpc.unary_unary_rpc_method_handler(call, **serializers)
+        return grpc.unary_unary_rpc_method_handler(
+            call, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+        )
 
     def _counted(self, behavior: Any) -> Any:
         async def counted(request: Any, context: Any) -> Any:
@@ -89,3 +91,7 @@ class Door(grpc.aio.ServerInterceptor):
                 await context.abort(grpc.StatusCode.INTERNAL, "the broker failed; the outcome is not known")
 
         return guarded
+
+
+def _serialized(response: Message | bytes) -> bytes:
+    return response if isinstance(response, bytes) else response.SerializeToString()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import grpc
+    from eventbroker.v1.event_pb2 import Event as Message
 
     from eventbroker_server.broker.publishing import Publishing
     from eventbroker_server.domain.event import Event
@@ -45,6 +46,7 @@ class PublisherServicer(PublisherServiceServicer):
     ) -> pb.PublishResponse:
         principal = PRINCIPAL.get()
         self._check_size(request)
+        request.DiscardUnknownFields()  # they could not be stored
         violations: list[Violation] = []
         if request.mode not in _MODES:
             violations.append(Violation("mode", "is not a PublishMode"))
@@ -68,20 +70,25 @@ class PublisherServicer(PublisherServiceServicer):
             raise InvalidArgument([Violation("events", rule)])
 
     def _events(self, request: pb.PublishRequest, violations: list[Violation]) -> list[Event]:
-        events: list[Event] = []
-        first: dict[str, int] = {}
         tenant = request.events[0].tenant_id
+        faults: list[Violation] = []
+        events = [event for message in request.events if (event := self._event(message, "", faults)) is not None]
+        if not faults and len({event.event_id for event in events if event.tenant_id == tenant}) == len(events):
+            return events
+        # Something is wrong: look again, and name it.
+        first: dict[str, int] = {}
         for number, message in enumerate(request.events):
             path = f"events[{number}]"
-            event = event_of(message, path, self._limits.event_bytes, violations)
-            if event is not None:
-                events.append(event)
+            self._event(message, path, violations)
             if first.setdefault(message.event_id, number) != number and message.event_id:
                 violations.append(Violation(f"{path}.event_id", f"repeats events[{first[message.event_id]}].event_id"))
             if message.tenant_id != tenant:
                 rule = "must be that of events[0]; events of several tenants need PUBLISH_MODE_PER_EVENT"
                 violations.append(Violation(f"{path}.tenant_id", rule))
         return events
+
+    def _event(self, message: Message, path: str, violations: list[Violation]) -> Event | None:
+        return event_of(message, path, self._limits.event_bytes, violations)
 
     async def _publish_each(self, request: pb.PublishRequest) -> pb.PublishResponse:
         results: list[pb.PublishResult | None] = []
@@ -90,7 +97,7 @@ class PublisherServicer(PublisherServiceServicer):
         for number, message in enumerate(request.events):
             path = f"events[{number}]"
             violations: list[Violation] = []
-            event = event_of(message, path, self._limits.event_bytes, violations)
+            event = self._event(message, path, violations)
             if event is not None and first.setdefault(event.key, number) != number:
                 violations.append(Violation(f"{path}.event_id", f"repeats events[{first[event.key]}].event_id"))
             if event is None or violations:

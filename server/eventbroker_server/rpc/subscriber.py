@@ -15,6 +15,7 @@ from eventbroker_server.domain.group import ALL_TENANTS
 from eventbroker_server.domain.names import NAME_RULE, PATTERN_RULE, is_name, is_type_pattern
 from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.convert import raise_if_any, seconds_of, set_time
+from eventbroker_server.rpc.wire import field_tag, sized, varint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,7 +57,7 @@ class SubscriberServicer(SubscriberServiceServicer):
             while True:
                 said = await subscription.next()
                 if isinstance(said, HandedOver):
-                    await context.write(_deliveries(said))
+                    await context.write(_deliveries(said))  # type: ignore[arg-type] # the door takes bytes as they are
                 elif isinstance(said, Farewell):
                     await context.write(_closing(said))
                     return
@@ -146,14 +147,21 @@ def _opened(subscription: Subscription) -> pb.SubscribeResponse:
     return response
 
 
-def _deliveries(handed_over: HandedOver) -> pb.SubscribeResponse:
-    response = pb.SubscribeResponse()
-    batch = response.deliveries
+_EVENT, _ACK_ID, _ATTEMPT = (field_tag(pb.Delivery, field) for field in ("event", "ack_id", "attempt"))
+_DELIVERY = field_tag(pb.DeliveryBatch, "deliveries")
+_BATCH = field_tag(pb.SubscribeResponse, "deliveries")
+
+
+def _deliveries(handed_over: HandedOver) -> bytes:
+    """A SubscribeResponse, serialized."""
+    batch = pb.DeliveryBatch()
     set_time(batch.ack_deadline, handed_over.deadline)
-    for handed in handed_over.events:
-        delivery = batch.deliveries.add(ack_id=handed.ack_id, attempt=handed.attempt)
-        delivery.event.MergeFromString(handed.body)
-    return response
+    parts = [batch.SerializeToString()]
+    for body, ack_id, attempt in handed_over.events:
+        length = varint(len(body))
+        name = _ACK_ID + sized(ack_id.encode()) + _ATTEMPT + varint(attempt)
+        parts += (_DELIVERY, varint(len(_EVENT) + len(length) + len(body) + len(name)), _EVENT, length, body, name)
+    return _BATCH + sized(b"".join(parts))
 
 
 def _heartbeat(sign: SignOfLife) -> pb.SubscribeResponse:
