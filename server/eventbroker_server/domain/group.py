@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+from eventbroker_server.domain.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from eventbroker_server.domain.filter import TypeFilter
@@ -28,11 +30,16 @@ class GroupKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """A consumer group: who gets which events, and how long a consumer has for one (seconds)."""
+    """A consumer group: who gets which events, how long a consumer has for one, what happens when it fails, and how
+    long what was given up is kept. Times are in seconds. An ephemeral group goes with its stream: PostgreSQL does not
+    know it."""
 
     key: GroupKey
     filter: TypeFilter
     ack_deadline: float
+    retry: RetryPolicy = field(default=RetryPolicy())
+    dead_letter_retention: float = 30 * 86_400.0
+    paused: bool = False
     ephemeral: bool = False
 
     def wants_tenant(self, tenant_id: str) -> bool:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from eventbroker_server.domain.errors import StoreUnavailable
 from eventbroker_server.domain.filter import TypeFilter
-from eventbroker_server.domain.group import Group
+from eventbroker_server.domain.group import Group, GroupKey
+from eventbroker_server.domain.retry import RetryPolicy
 from eventbroker_server.ports import Membership
 from eventbroker_server.postgres.queries import QUERIES
 
 if TYPE_CHECKING:
-    from eventbroker_server.domain.group import GroupKey
     from eventbroker_server.postgres.pool import Pool
 
 
@@ -29,7 +29,7 @@ class PostgresGroupStore:
     async def find(self, key: GroupKey) -> Group | None:
         async with self._pool.connection() as connection:
             row = await connection.fetchrow(QUERIES["group"], *key)
-        return Group(key, TypeFilter(frozenset(row["event_types"])), row["ack_deadline"]) if row else None
+        return _group(row) if row else None
 
     async def membership(self, key: GroupKey, shard: int) -> Membership:
         async with self._pool.connection() as connection:
@@ -46,6 +46,18 @@ class PostgresGroupStore:
                 QUERIES["save_checkpoint"], *key, shard, generation, position
             )
             return checkpoint
+
+
+def _group(row: Any) -> Group:
+    retry = RetryPolicy(row["backoff_initial"], row["backoff_multiplier"], row["backoff_max"], row["max_attempts"])
+    return Group(
+        GroupKey(row["tenant_id"], row["name"]),
+        TypeFilter(frozenset(row["event_types"])),
+        row["ack_deadline"],
+        retry,
+        row["dead_letter_retention"],
+        row["paused"],
+    )
 
 
 async def _membership(connection: Any, key: GroupKey, shard: int) -> Membership:

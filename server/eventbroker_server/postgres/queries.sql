@@ -116,7 +116,7 @@ SELECT $1, $2, shard, CASE WHEN $3 THEN position ELSE 0 END
 FROM eventbroker.shard_head;
 
 -- name: group
-SELECT event_types, ack_deadline FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2;
+SELECT * FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2;
 
 -- name: membership
 SELECT checkpoint, generation FROM eventbroker.group_shards WHERE tenant_id = $1 AND name = $2 AND shard = $3;
