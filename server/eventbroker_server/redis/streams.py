@@ -307,7 +307,7 @@ def _received(stream: str, entry: Any, number: int, attempt: int) -> Received:
 def _fresh(reply: Any) -> Any:
     if reply == _STALE:
         raise Stale
-    return response
+    return reply
 
 
 def _state(reply: Any) -> GroupState:
