@@ -73,6 +73,14 @@ class Client:
         request = subscriber_service_pb2.AckRequest(ack_ids=ack_ids)
         return [result.outcome for result in (await self.subscriber.Ack(request, timeout=TIMEOUT)).results]
 
+    async def nack(
+        self, ack_ids: Iterable[str], action: int = 0, *, reason: str = "", seconds: float | None = None
+    ) -> list[int]:
+        request = subscriber_service_pb2.NackRequest(ack_ids=ack_ids, action=action, reason=reason)  # type: ignore[arg-type]
+        if seconds is not None:
+            request.delay.FromMilliseconds(round(seconds * 1000))
+        return [result.outcome for result in (await self.subscriber.Nack(request, timeout=TIMEOUT)).results]
+
     async def extend(self, ack_ids: Iterable[str], seconds: float) -> list[int]:
         request = subscriber_service_pb2.ExtendDeadlineRequest(ack_ids=ack_ids)
         request.deadline.FromMilliseconds(round(seconds * 1000))

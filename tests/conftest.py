@@ -18,6 +18,7 @@ import pytest
 import pytest_asyncio
 from eventbroker_server.app import running
 from eventbroker_server.settings import Settings
+from redis.asyncio import Redis
 
 from tests.client import Client
 from tests.engines import FLAVORS, engine_directory, fresh_engines
@@ -80,6 +81,13 @@ async def stores_on(engines: Engines) -> AsyncIterator[Stores]:
 async def stores(engines: Engines) -> AsyncIterator[Stores]:
     async with stores_on(engines) as stores:
         yield stores
+
+
+@pytest.fixture
+async def redis(stores: Stores) -> AsyncIterator[Redis]:
+    """Straight to Redis; replies are text."""
+    async with Redis.from_url(stores.redis, decode_responses=True) as redis:
+        yield redis
 
 
 @pytest.fixture

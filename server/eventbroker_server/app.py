@@ -22,6 +22,7 @@ from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.delivery import Rhythm
 from eventbroker_server.broker.publishing import Publishing
 from eventbroker_server.broker.relay import Relay
+from eventbroker_server.broker.retry import Retries
 from eventbroker_server.broker.settle import Settling
 from eventbroker_server.broker.subscription import StreamTimes
 from eventbroker_server.broker.subscriptions import Subscriptions
@@ -32,6 +33,7 @@ from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.migrate import migrate
 from eventbroker_server.postgres.pool import open_pool
+from eventbroker_server.postgres.retry_store import PostgresRetryStore
 from eventbroker_server.postgres.safety import check_postgres
 from eventbroker_server.redis.connection import check_redis, open_redis
 from eventbroker_server.redis.streams import RedisStreams
@@ -88,12 +90,14 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             return task
 
         codec, signer = EventCodec(), Signer(installation.ack_key)
+        retries = Retries(PostgresRetryStore(pool), event_log, streams, codec)
         subscriptions = Subscriptions(
             event_log,
             groups,
             streams,
             codec,
             signer,
+            retries,
             shards=installation.shards,
             rhythm=Rhythm(settings.sweep_interval, settings.checkpoint_interval, settings.linger),
             times=StreamTimes(settings.heartbeat_interval, settings.stream_max_age),
@@ -101,6 +105,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             most=settings.max_streams,
             spawn=spawn,
         )
+        spawn(retries.run(subscriptions.membership_of), "retries")
         stack.push_async_callback(end, spawned)
 
         relays: list[Relay] = []
@@ -125,7 +130,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             ),
             SubscriberServicer(
                 subscriptions,
-                Settling(signer, streams, subscriptions),
+                Settling(signer, streams, subscriptions, retries),
                 FlowControl(settings.max_unsettled_events, settings.max_unsettled_bytes, settings.max_batch_events),
             ),
             EventStoreServicer(event_log),

@@ -68,9 +68,13 @@ class EventLog(Protocol):
         """The events at positions after < p <= upto, in order; fewer, but at least one, if they are many bytes."""
 
     async def read_for(self, group: Group, shard: int, after: int, upto: int) -> tuple[list[StoredEvent], int]:
-        """Those of them that the group wants, and up to which position that is all."""
+        """Those of them that the group wants and that neither wait for another attempt nor were given up since the last
+        seek, and up to which position that is all."""
 
     async def find(self, key: EventKey) -> StoredEvent | None: ...
+
+    async def at(self, shard: int, positions: Sequence[int]) -> list[StoredEvent]:
+        """The events at these positions, in any order."""
 
     async def record_time(self, shard: int, position: int) -> datetime | None:
         """When the event at a position was stored."""
@@ -114,10 +118,12 @@ class Entry(NamedTuple):
 
 
 class Received(NamedTuple):
-    """An entry that was read for a consumer. `number` counts hand-overs of the event within the group."""
+    """An entry that was read for a consumer. `number` counts hand-overs of the entry, `attempt` those that failed, and
+    this one. `retry` is the number of an entry in the retry stream, elsewhere 0."""
 
     position: int
-    stream: str  # an event type, or empty for the group's backfill
+    stream: str  # an event type, BACKFILL or RETRY
+    retry: int
     number: int
     attempt: int
     tenant_id: str
@@ -154,6 +160,7 @@ class Holding(NamedTuple):
     stream: str
     consumer: str
     number: int
+    retry: int = 0
 
 
 class Outcome(Enum):
@@ -163,6 +170,50 @@ class Outcome(Enum):
     ALREADY_SETTLED = 2
     OUTDATED = 3
     UNKNOWN = 4
+
+
+class Failure(NamedTuple):
+    """A delivery that failed. `delivery` names it within the group: recording it twice counts it once."""
+
+    position: int
+    delivery: str
+    consumer: str
+    error: str
+    delay: float | None = None  # seconds until the next attempt; None: by the group's policy
+    rejected: bool = False  # no further attempt
+
+
+class Waiting(NamedTuple):
+    """An event of which so many attempts have failed."""
+
+    position: int
+    failed: int
+
+
+class WaitingGroup(NamedTuple):
+    """A group with events that wait for their next attempt or are out for it."""
+
+    key: GroupKey
+    shard: int
+    next_due: datetime | None  # of those that are not in the retry stream
+
+
+class RetryStore(Protocol):
+    """Which events wait for another attempt, and which were given up."""
+
+    async def record(self, group: Group, shard: int, failures: Sequence[Failure]) -> None:
+        """Count the attempts, and note when each event is due again, or that it is dead. Safe to repeat."""
+
+    async def waiting_groups(self) -> list[WaitingGroup]: ...
+
+    async def due(self, key: GroupKey, shard: int, generation: int, most: int) -> list[Waiting]:
+        """What is due and not in the retry stream of this generation, the longest due first."""
+
+    async def queued(self, key: GroupKey, shard: int, generation: int, events: Sequence[Waiting]) -> None:
+        """Note that these are in the retry stream now."""
+
+    async def settled(self, key: GroupKey, shard: int, events: Sequence[Waiting]) -> None:
+        """Forget these."""
 
 
 class Stale(Exception):
@@ -186,6 +237,7 @@ class Streams(Protocol):
     """Who has what. Every method is one atomic step of one shard, and safe to repeat."""
 
     process: str
+    aside: str  # whom deliveries belong to that were set aside
 
     # The relay.
     async def head(self, shard: int) -> int | None:
@@ -230,23 +282,47 @@ class Streams(Protocol):
         """Give the same more time, fenced alike."""
 
     async def hand_back(
+        self, shard: int, group: str, generation: int, holdings: Sequence[Holding], *, tell: bool = False
+    ) -> list[Outcome]:
+        """Make deliveries free for any consumer, fenced alike. With `tell` the process that has the consumer is told
+        that it lost them; they are of one consumer then."""
+
+    async def set_aside(
         self,
         shard: int,
         group: str,
         generation: int,
-        types: Sequence[str],
         holdings: Sequence[Holding],
         *,
-        failed: bool,
-        leave: str = "",
-    ) -> list[bool]:
-        """Make deliveries free for any consumer, fenced alike; `failed` counts an attempt. Then forget the consumer
-        `leave`, if it has nothing pending."""
+        spare_extended: bool,
+        tell: bool = False,
+    ) -> list[Outcome]:
+        """Take deliveries that failed from their consumers, fenced alike; each is with nobody until `forget`."""
+
+    async def forget(self, shard: int, group: str, generation: int, holdings: Sequence[Holding]) -> None:
+        """Settle what was set aside."""
+
+    async def leave(self, shard: int, group: str, generation: int, types: Sequence[str], consumer: str) -> None:
+        """Forget a consumer, if it has nothing pending."""
 
     async def holdings(
         self, shard: int, group: str, generation: int, types: Sequence[str], *, consumer: str = "", idle: float = 0.0
     ) -> list[Holding]:
-        """What is pending with a consumer, or with any for at least `idle` seconds and past every extension."""
+        """What is pending for at least `idle` seconds: with a consumer, or with any and past every extension."""
+
+    async def set_aside_before(
+        self, shard: int, group: str, generation: int, types: Sequence[str], idle: float
+    ) -> list[Holding]:
+        """What was set aside so long ago that whoever did it will not go on."""
+
+    async def requeue(self, shard: int, group: str, generation: int, entries: Sequence[tuple[int, Entry]]) -> None:
+        """Put entries, each with how many of its attempts failed, into the retry stream, unless that is done or the
+        attempt is settled. Raises Stale."""
+
+    async def retried(self, shard: int, group: str) -> list[Waiting]:
+        """What was settled out of the retry stream and not `unmark`ed since."""
+
+    async def unmark(self, shard: int, group: str, positions: Sequence[int]) -> None: ...
 
     async def progress(self, shard: int, group: str, generation: int, types: Collection[str], known: int) -> Progress:
         """How far the group has come. Raises Stale also if there are not `known` types in all."""

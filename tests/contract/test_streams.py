@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack, aclosing
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from eventbroker_server.domain.ack_id import AckId, Lane
+from eventbroker_server.domain.ack_id import RETRY, AckId, Lane
 from eventbroker_server.domain.errors import UnsafeStore
-from eventbroker_server.ports import Entry, GroupState, Holding, Membership, Outcome, Progress, Signal, Stale
+from eventbroker_server.ports import Entry, GroupState, Holding, Membership, Outcome, Progress, Signal, Stale, Waiting
 from eventbroker_server.redis.connection import check_redis, open_redis
 from eventbroker_server.redis.keys import Keys
 from eventbroker_server.redis.streams import RedisStreams
@@ -69,10 +69,24 @@ class Shard:
     async def read(self, consumer: str, count: int, *types: str, generation: int = 1) -> list[Received]:
         return await self.streams.read(0, GROUP, generation, consumer, types or (USER,), count)
 
-    async def hand_back(
-        self, holdings: Sequence[Holding], *, failed: bool = False, leave: str = "", generation: int = 1
-    ) -> list[bool]:
-        return await self.streams.hand_back(0, GROUP, generation, [USER], holdings, failed=failed, leave=leave)
+    async def hand_back(self, *holdings: Holding, generation: int = 1, tell: bool = False) -> list[Outcome]:
+        return await self.streams.hand_back(0, GROUP, generation, holdings, tell=tell)
+
+    async def set_aside(self, *holdings: Holding, generation: int = 1, spare: bool = False) -> list[Outcome]:
+        return await self.streams.set_aside(0, GROUP, generation, holdings, spare_extended=spare)
+
+    async def forget(self, *holdings: Holding, generation: int = 1) -> None:
+        await self.streams.forget(0, GROUP, generation, holdings)
+
+    async def aside(self, idle: float = 0.0) -> list[Holding]:
+        return await self.streams.set_aside_before(0, GROUP, 1, [USER], idle)
+
+    async def requeue(self, *waiting: Waiting, generation: int = 1) -> None:
+        entries = [(failed, Entry(at, USER, "acme", b"event %d" % at)) for at, failed in waiting]
+        await self.streams.requeue(0, GROUP, generation, entries)
+
+    async def leave(self, consumer: str) -> None:
+        await self.streams.leave(0, GROUP, 1, [USER], consumer)
 
     async def holdings(self, *types: str, consumer: str = "", idle: float = 0.0) -> list[Holding]:
         return await self.streams.holdings(0, GROUP, 1, types or (USER,), consumer=consumer, idle=idle)
@@ -111,11 +125,11 @@ async def other(new_shard: Callable[[str], Awaitable[Shard]]) -> Shard:
 
 def ack(received: Received, consumer: str, *, generation: int = 1, number: int = 0) -> AckId:
     lane = Lane(GROUP, 0, generation, received.stream, consumer)
-    return AckId(lane, received.position, number or received.number)
+    return AckId(lane, received.position, number or received.number, received.retry)
 
 
 def held(received: Received, consumer: str) -> Holding:
-    return Holding(received.position, received.stream, consumer, received.number)
+    return Holding(received.position, received.stream, consumer, received.number, received.retry)
 
 
 def positions(taken: Sequence[Received] | Sequence[Holding]) -> list[int]:
@@ -304,7 +318,7 @@ async def test_never_more_is_taken_than_asked_for(shard: Shard, count: int) -> N
     await shard.feed(state, 2, 1, 2)
     await shard.relay(3, 6, USER, ROLE)
     back = await shard.read(ANN, 2, USER, ROLE)
-    await shard.hand_back([held(one, ANN) for one in back])
+    await shard.hand_back(*(held(one, ANN) for one in back))
     seen: list[int] = []
     while some := await shard.read(BOB, count, USER, ROLE):
         assert len(some) <= count
@@ -335,7 +349,7 @@ async def test_what_was_handed_back_is_taken_first(shard: Shard) -> None:
     await shard.live(3)
     taken = await shard.read(ANN, 3)
     await shard.relay(4, 6)
-    await shard.hand_back([held(one, ANN) for one in taken[1:]])
+    await shard.hand_back(*(held(one, ANN) for one in taken[1:]))
     assert positions(await shard.read(BOB, 1)) == [2]
     assert positions(await shard.read(BOB, 3)) == [3, 4, 5]
 
@@ -344,7 +358,7 @@ async def test_another_process_hears_of_what_was_handed_back_by_reading(shard: S
     await shard.live(3)
     taken = await shard.read(ANN, 3)
     await shard.relay(4, 6)
-    await shard.hand_back([held(one, ANN) for one in taken[1:]])
+    await shard.hand_back(*(held(one, ANN) for one in taken[1:]))
     assert positions(await other.read(BOB, 1)) == [4]
     assert positions(await other.read(BOB, 2)) == [2, 3]
     assert positions(await other.read(BOB, 9)) == [5, 6]
@@ -363,7 +377,7 @@ async def test_an_entry_that_was_trimmed_while_pending_does_not_count_as_settled
     taken = await shard.read(ANN, 2)
     await shard.redis.xtrim(shard.keys.events(USER), minid="3-0", approximate=False)
     try:
-        await shard.hand_back([held(one, ANN) for one in taken])
+        await shard.hand_back(*(held(one, ANN) for one in taken))
         await shard.read(ANN, 10)
         settled = (await shard.progress()).settled
     except Stale:
@@ -423,7 +437,7 @@ async def test_a_delivery_that_is_not_the_latest_changes_nothing(
 async def test_a_delivery_that_was_handed_on_is_outdated(shard: Shard, way: str, next_consumer: str) -> None:
     await shard.live(1)
     (first,) = await shard.read(ANN, 1)
-    await shard.hand_back([held(first, ANN)])
+    await shard.hand_back(held(first, ANN))
     assert await settling(shard, way, ack(first, ANN)) == [OUTDATED]
     (second,) = await shard.read(next_consumer, 1)
     assert await settling(shard, way, ack(first, ANN)) == [OUTDATED]
@@ -514,7 +528,7 @@ async def test_an_extension_goes_with_its_delivery(shard: Shard) -> None:
     await shard.live(1)
     (first,) = await shard.read(ANN, 1)
     await shard.streams.extend([ack(first, ANN)], 60)
-    await shard.hand_back([held(first, ANN)])
+    await shard.hand_back(held(first, ANN))
     (second,) = await shard.read(BOB, 1)
     assert await shard.holdings(idle=0.0) == [held(second, BOB)]
 
@@ -522,7 +536,7 @@ async def test_an_extension_goes_with_its_delivery(shard: Shard) -> None:
 async def test_what_was_handed_back_is_with_nobody(shard: Shard) -> None:
     await shard.live(2)
     taken = await shard.read(ANN, 2)
-    assert await shard.hand_back([held(taken[0], ANN)]) == [True]
+    assert await shard.hand_back(held(taken[0], ANN)) == [DONE]
     assert await shard.holdings(idle=0.0) == [held(taken[1], ANN)]
     assert await shard.progress() == Progress(head=2, settled=0, unsettled=1)
 
@@ -534,6 +548,7 @@ async def test_many_pages_of_holdings_are_told(shard: Shard) -> None:
     assert positions(await shard.holdings(consumer=ANN)) == list(range(1, 2501))
 
 
+@pytest.mark.parametrize("way", ["hand_back", "set_aside"])
 @pytest.mark.parametrize(
     ("holding", "generation"),
     [
@@ -545,35 +560,153 @@ async def test_many_pages_of_holdings_are_told(shard: Shard) -> None:
     ],
     ids=["consumer", "number", "position", "stream", "generation"],
 )
-async def test_only_the_latest_delivery_can_be_handed_back(shard: Shard, holding: Holding, generation: int) -> None:
+async def test_only_the_latest_delivery_can_be_taken_away(
+    shard: Shard, holding: Holding, generation: int, way: str
+) -> None:
     await shard.live(1)
     await shard.read(ANN, 1)
-    assert await shard.hand_back([holding], generation=generation, failed=True) == [False]
+    (outcome,) = await getattr(shard, way)(holding, generation=generation)
+    assert outcome in (OUTDATED, ALREADY_SETTLED)
     assert await shard.holdings() == [Holding(1, USER, ANN, 1)]
 
 
-async def test_only_a_failed_delivery_counts_as_an_attempt(shard: Shard) -> None:
+async def test_each_hand_over_is_numbered_and_handing_back_counts_no_attempt(shard: Shard) -> None:
     await shard.live(1)
     numbers = []
-    for failed in (False, True, False, True):
+    for _ in range(3):
         (one,) = await shard.read(ANN, 1)
         numbers.append((one.number, one.attempt))
-        assert await shard.hand_back([held(one, ANN)], failed=failed) == [True]
-        assert await shard.hand_back([held(one, ANN)], failed=failed) == [False]
-    assert numbers == [(1, 1), (2, 1), (3, 2), (4, 2)]
-    (one,) = await shard.read(BOB, 1)
-    assert (one.number, one.attempt) == (5, 3)
+        assert await shard.hand_back(held(one, ANN)) == [DONE]
+        assert await shard.hand_back(held(one, ANN)) == [OUTDATED]
+    assert numbers == [(1, 1), (2, 1), (3, 1)]
 
 
 async def test_a_consumer_that_leaves_is_forgotten_only_with_nothing_pending(shard: Shard) -> None:
     await shard.live(2)
     first, second = await shard.read(ANN, 2)
-    assert await shard.hand_back([held(first, ANN)], leave=ANN) == [True]
+    await shard.hand_back(held(first, ANN))
+    await shard.leave(ANN)
     assert ANN in await shard.consumers()
     assert await shard.holdings() == [held(second, ANN)]
-    assert await shard.hand_back([held(second, ANN)], leave=ANN) == [True]
+    await shard.hand_back(held(second, ANN))
+    await shard.leave(ANN)
     assert ANN not in await shard.consumers()
     assert positions(await shard.read(BOB, 10)) == [1, 2]
+
+
+# What failed.
+
+
+async def test_what_is_set_aside_is_with_nobody_and_not_settled_until_it_is_forgotten(shard: Shard) -> None:
+    await shard.live(2)
+    first, second = await shard.read(ANN, 2)
+    assert await shard.set_aside(held(first, ANN)) == [DONE]
+    assert await shard.streams.settle([ack(first, ANN), ack(second, ANN)]) == [OUTDATED, DONE]
+    assert await shard.holdings() == []
+    assert await shard.read(BOB, 10) == []
+    assert await shard.aside() == [held(first, shard.streams.aside)]
+    assert await shard.aside(idle=60) == []
+    assert (await shard.progress()).settled == 0
+
+    await shard.forget(held(first, ANN), generation=2)
+    assert await shard.aside() != []
+    await shard.forget(held(first, ANN))
+    assert await shard.aside() == []
+    assert (await shard.progress()).settled == 2
+
+
+async def test_what_was_extended_is_spared_only_if_it_is_asked_for(shard: Shard) -> None:
+    await shard.live(1)
+    (one,) = await shard.read(ANN, 1)
+    await shard.streams.extend([ack(one, ANN)], 60)
+    assert await shard.set_aside(held(one, ANN), spare=True) == [OUTDATED]
+    assert await shard.set_aside(held(one, ANN)) == [DONE]
+
+
+async def test_only_what_was_set_aside_is_forgotten(shard: Shard) -> None:
+    await shard.live(1)
+    (one,) = await shard.read(ANN, 1)
+    await shard.forget(held(one, ANN))
+    assert await shard.holdings() == [held(one, ANN)]
+
+
+async def test_an_attempt_that_is_due_is_queued_once_and_told_with_its_number(shard: Shard, other: Shard) -> None:
+    await shard.live(9)
+    await shard.read(BOB, 9)
+    await shard.requeue(Waiting(7, 2), Waiting(3, 1))
+    await other.requeue(Waiting(3, 1), Waiting(7, 2))
+    taken = await other.read(ANN, 10)
+    assert [(one.position, one.stream, one.attempt, one.number) for one in taken] == [
+        (3, RETRY, 2, 1),
+        (7, RETRY, 3, 1),
+    ]
+    assert taken[0].body == b"event 3"
+    await shard.requeue(Waiting(3, 1))
+    assert await shard.read(ANN, 10) == []
+    with pytest.raises(Stale):
+        await shard.requeue(Waiting(4, 1), generation=2)
+
+
+async def test_a_retry_is_settled_like_another_delivery_and_not_queued_again(shard: Shard) -> None:
+    await shard.live(3)
+    await shard.read(BOB, 3)
+    await shard.requeue(Waiting(2, 1))
+    (one,) = await shard.read(ANN, 10)
+    assert await shard.streams.extend([ack(one, ANN)], 60) == [DONE]
+    assert await shard.streams.settle([ack(one, ANN), ack(one, ANN)]) == [DONE, ALREADY_SETTLED]
+    assert await shard.streams.retried(0, GROUP) == [Waiting(2, 1)]
+    await shard.requeue(Waiting(2, 1))
+    assert await shard.read(ANN, 10) == []
+    assert await shard.redis.xlen(shard.keys.retry(GROUP, 1)) == 0
+    await shard.streams.unmark(0, GROUP, [2])
+    assert await shard.streams.retried(0, GROUP) == []
+
+
+async def test_a_retry_that_fails_can_be_queued_for_the_attempt_after_it(shard: Shard) -> None:
+    await shard.live(1)
+    await shard.read(BOB, 1)
+    await shard.requeue(Waiting(1, 1))
+    (one,) = await shard.read(ANN, 1)
+    assert await shard.set_aside(held(one, ANN)) == [DONE]
+    await shard.forget(held(one, ANN))
+    await shard.requeue(Waiting(1, 2))
+    (again,) = await shard.read(ANN, 1)
+    assert (again.position, again.attempt, again.retry) == (1, 3, one.retry + 1)
+    assert await shard.streams.settle([ack(one, ANN), ack(again, ANN)]) == [ALREADY_SETTLED, DONE]
+
+
+async def test_a_retry_that_is_handed_back_goes_to_another_consumer_as_the_same_attempt(shard: Shard) -> None:
+    await shard.live(1)
+    await shard.read(BOB, 1)
+    await shard.requeue(Waiting(1, 1))
+    (one,) = await shard.read(ANN, 1)
+    assert await shard.hand_back(held(one, ANN)) == [DONE]
+    (again,) = await shard.read(BOB, 1)
+    assert (again.attempt, again.number, again.retry) == (2, 2, one.retry)
+
+
+async def test_what_waits_in_the_retry_stream_holds_no_checkpoint_back(shard: Shard) -> None:
+    await shard.live(2)
+    taken = await shard.read(BOB, 2)
+    await shard.streams.settle([ack(one, BOB) for one in taken])
+    await shard.requeue(Waiting(1, 1))
+    assert (await shard.progress()).settled == 2
+    await shard.read(ANN, 1)
+    assert (await shard.progress()).settled == 2
+
+
+async def test_a_group_made_anew_has_no_retries(shard: Shard) -> None:
+    await shard.live(3)
+    await shard.read(BOB, 3)
+    await shard.requeue(Waiting(1, 1), Waiting(2, 1))
+    (one, _) = await shard.read(ANN, 2)
+    await shard.streams.settle([ack(one, ANN)])
+    await shard.make(checkpoint=3, generation=2)
+    assert await shard.read(ANN, 10, generation=2) == []
+    assert await shard.streams.retried(0, GROUP) == []
+    await shard.requeue(Waiting(1, 1), generation=2)
+    assert positions(await shard.read(ANN, 10, generation=2)) == [1]
+    assert await shard.redis.exists(shard.keys.retry(GROUP, 1)) == 0
 
 
 # The backfill.
@@ -672,7 +805,7 @@ async def test_after_the_loss_of_redis_nothing_goes_on_as_if_nothing_had_happene
     assert await shard.relay(4, 4) is None
     assert await shard.streams.settle([ack(first, ANN)]) == [OUTDATED]
     assert await shard.streams.extend([ack(first, ANN)], 60) == [OUTDATED]
-    assert await shard.hand_back([held(second, ANN)]) == [False]
+    assert await shard.hand_back(held(second, ANN)) == [OUTDATED]
     for looking in (
         shard.read(ANN, 1),
         shard.progress(),
@@ -733,8 +866,9 @@ async def test_what_another_process_settles_extends_or_hands_back_is_told(shard:
         assert await next_signal(signals) == Signal("settled", "p1", GROUP, ANN, positions=(2, 3))
         assert await other.streams.extend([ack(one, ANN) for one in taken[2:]], 1.5) == [ALREADY_SETTLED, DONE]
         assert await next_signal(signals) == Signal("extended", "p1", GROUP, ANN, positions=(4,), seconds=1.5)
-        assert await other.hand_back([held(taken[3], ANN)]) == [True]
+        assert await other.hand_back(held(taken[3], ANN), tell=True) == [DONE]
         assert await next_signal(signals) == Signal("returned", "p2", GROUP)
+        assert await next_signal(signals) == Signal("settled", "p1", GROUP, ANN, positions=(4,))
 
 
 async def test_signals_go_on_after_a_lost_connection_and_tell_of_it(shard: Shard, other: Shard) -> None:

@@ -1,7 +1,8 @@
 """One consumer's stream: what it may have, what it holds, and what it is handed next.
 
 Credit is counted from when an entry is read from Redis until it is settled, by events and by bytes. The deadline of an
-event starts when it is handed over, not when it was read.
+event starts when it is handed over, not when it was read. A consumer that takes nothing for as long as a deadline is
+stalled: what waits for it is given to others, and it has no credit until it takes again.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Hold:
     generation: int
     position: int
     stream: str
+    retry: int
     number: int
     attempt: int
     size: int
@@ -77,27 +79,31 @@ class Consumer:
         self._bytes = 0
         self._mean_size = 512.0
         self._outbox: list[Hold] = []
+        self._untaken_since = 0.0  # if there is anything in the outbox
+        self._stalled = False
         self._ready = asyncio.Event()
 
     def credit(self) -> int:
         """How many entries may be read for it now."""
         room = self.flow.max_unsettled_bytes - self._bytes
-        if room <= 0 or self.closing is not None:
+        if room <= 0 or self.closing is not None or self._stalled:
             return 0
         by_bytes = max(1, int(room / self._mean_size))
         return min(self.flow.max_unsettled_events - len(self.holds), by_bytes)
 
     def give(self, shard: int, generation: int, entry: Received) -> None:
         """Put an entry that was read for it into its outbox."""
-        position, stream, number, attempt, _, body = entry
+        position, stream, retry, number, attempt, _, body = entry
         size = len(body)
-        hold = Hold(shard, generation, position, stream, number, attempt, size, body)
+        hold = Hold(shard, generation, position, stream, retry, number, attempt, size, body)
         place = (shard, position)
         if place in self.holds:
             self.take_back([place])
         self.holds[place] = hold
         self._bytes += size
         self._mean_size += (size - self._mean_size) / 64
+        if not self._outbox:
+            self._untaken_since = asyncio.get_running_loop().time()
         self._outbox.append(hold)
         self._ready.set()
 
@@ -128,10 +134,21 @@ class Consumer:
         return late
 
     def next_deadline(self) -> float | None:
-        """The earliest deadline of what it holds."""
+        """When to look at it again: the earliest deadline of what it holds, or when it counts as stalled."""
+        stalled_at = self._untaken_since + self.ack_deadline if self._outbox else None
         if self._extended:
-            return min((hold.deadline for hold in self.holds.values() if hold.deadline is not None), default=None)
-        return next(iter(self.holds.values())).deadline if self.holds else None
+            deadlines = [hold.deadline for hold in self.holds.values()]
+        else:
+            deadlines = [next(iter(self.holds.values())).deadline] if self.holds else []
+        return min([at for at in (*deadlines, stalled_at) if at is not None], default=None)
+
+    def untaken(self, now: float) -> list[Hold]:
+        """What waits for it, if it has taken nothing for as long as a deadline; that is no longer its own."""
+        if not self._outbox or now < self._untaken_since + self.ack_deadline:
+            return []
+        self._stalled = True
+        stale, self._outbox = self._outbox, []
+        return [hold for hold in stale if self.holds.get(hold.place) is hold]
 
     def forget(self, holds: Iterable[Hold]) -> None:
         """Forget these, unless the same event was given to it again meanwhile."""
@@ -144,6 +161,9 @@ class Consumer:
 
     async def next(self, timeout: float) -> list[Hold]:
         """Hand over what is there, waiting at most `timeout` seconds; nothing when nothing came or it is closing."""
+        if self._stalled:
+            self._stalled = False
+            self._wake()
         if not self._outbox and self.closing is None:
             self._ready.clear()
             try:
@@ -160,7 +180,8 @@ class Consumer:
             taken += 1
             size += hold.size
         batch, self._outbox = self._outbox[:taken], self._outbox[taken:]
-        deadline = asyncio.get_running_loop().time() + self.ack_deadline
+        self._untaken_since = asyncio.get_running_loop().time()
+        deadline = self._untaken_since + self.ack_deadline
         handed = [hold for hold in batch if self.holds.get(hold.place) is hold]
         for hold in handed:
             hold.deadline = deadline

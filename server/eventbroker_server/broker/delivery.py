@@ -1,9 +1,9 @@
 """Delivery of one group through this broker: from its streams to the consumers that are connected here.
 
-The pump reads for each consumer in turn, never more than it has credit for. The keeper hands back what was not settled
-in time, and what brokers that died left pending. A third task writes checkpoints. All go on through the loss of Redis:
-the group is opened again, and a consumer for whom a read failed half-way is not read for until what that read may have
-taken is handed back.
+The pump reads for each consumer in turn, never more than it has credit for. The keeper takes away what was not settled
+in time, and what brokers that died left pending: that has failed once more. A third task writes checkpoints. All go on
+through the loss of Redis: the group is opened again, and a consumer for whom a read failed half-way is not read for
+until what that read may have taken is handed back.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.consumer import ClosingReason, Consumer
+from eventbroker_server.broker.retry import EXPIRED
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
 from eventbroker_server.domain.group import consumer_name, process_of
 from eventbroker_server.ports import Holding, Stale
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 
     from eventbroker_server.broker.consumer import FlowControl, Hold, Place
     from eventbroker_server.broker.membership import ShardMembership
+    from eventbroker_server.broker.retry import Retries
     from eventbroker_server.domain.group import Group
     from eventbroker_server.ports import Streams
 
 log = logging.getLogger(__name__)
 
+_ABANDONED = 5.0  # seconds after which nobody goes on with what was set aside
 _FEW = 10  # entries; a read that found more may linger before the next: more are on their way
 _AWAY = (StreamsUnavailable, StoreUnavailable)
 
@@ -47,12 +50,20 @@ class Rhythm:
 class Delivery:
     """A group with at least one consumer here. `pump`, `keep` and `note` do the work."""
 
-    def __init__(self, group: Group, memberships: Sequence[ShardMembership], streams: Streams, rhythm: Rhythm) -> None:
+    def __init__(
+        self,
+        group: Group,
+        memberships: Sequence[ShardMembership],
+        streams: Streams,
+        retries: Retries,
+        rhythm: Rhythm,
+    ) -> None:
         self.group = group
         self.name = str(group.key)
         self.memberships = memberships
         self.consumers: dict[str, Consumer] = {}  # by their names in Redis
         self._streams = streams
+        self._retries = retries
         self._rhythm = rhythm
         self._leaving: dict[str, Consumer] = {}
         self._wake = asyncio.Event()
@@ -186,8 +197,11 @@ class Delivery:
                 entries, unread = await membership.read(consumer.name, most)
                 consumer.doubtful.discard(membership.shard)
                 if self.consumers.get(consumer.name) is not consumer:  # it left meanwhile
-                    left = [Holding(entry.position, entry.stream, consumer.name, entry.number) for entry in entries]
-                    await self._hand_back(membership, left, failed=False, leave=consumer.name)
+                    await self._hand_back(
+                        membership,
+                        [Holding(e.position, e.stream, consumer.name, e.number, e.retry) for e in entries],
+                        leave=consumer.name,
+                    )
                     continue
                 self._busy = self._busy or len(entries) > _FEW
                 for entry in entries:
@@ -228,17 +242,15 @@ class Delivery:
             membership.shard, self.name, membership.generation, membership.types, consumer=consumer.name
         )
         lost = [holding for holding in pending if (membership.shard, holding.position) not in consumer.holds]
-        await self._hand_back(membership, lost, failed=False)
+        await self._hand_back(membership, lost)
         consumer.doubtful.discard(membership.shard)
 
-    async def _hand_back(
-        self, membership: ShardMembership, holdings: Sequence[Holding], *, failed: bool, leave: str = ""
-    ) -> None:
-        if holdings or leave:
-            types, generation = membership.types, membership.generation
-            await self._streams.hand_back(
-                membership.shard, self.name, generation, types, holdings, failed=failed, leave=leave
-            )
+    async def _hand_back(self, membership: ShardMembership, holdings: Sequence[Holding], *, leave: str = "") -> None:
+        shard, generation = membership.shard, membership.generation
+        if holdings:
+            await self._streams.hand_back(shard, self.name, generation, holdings)
+        if leave:
+            await self._streams.leave(shard, self.name, generation, membership.types, leave)
 
     async def _leave(self, consumer: Consumer) -> None:
         for membership in self.memberships:
@@ -247,7 +259,7 @@ class Delivery:
                     await self._recover(membership, consumer)
             holds = [hold for hold in consumer.holds.values() if hold.shard == membership.shard]
             held = [_holding(consumer, hold) for hold in holds]
-            await self._hand_back(membership, held, failed=False, leave=consumer.name)
+            await self._hand_back(membership, held, leave=consumer.name)
         self._leaving.pop(consumer.name, None)
         self.wake()
 
@@ -286,24 +298,46 @@ class Delivery:
             await asyncio.sleep(self._rhythm.checkpoint)
 
     async def _expire(self, now: float) -> None:
-        """Hand back what was not settled by its deadline, which counts as a failed attempt."""
+        """What was not settled by its deadline has failed. What a consumer does not take goes to others."""
         for consumer in list(self.consumers.values()):
+            if stuck := consumer.untaken(now):
+                log.info("consumer takes nothing", extra={"group": self.name, "consumer": consumer.id})
+                for membership in self.memberships:
+                    mine = [_holding(consumer, hold) for hold in stuck if hold.shard == membership.shard]
+                    await self._hand_back(membership, mine)
+                consumer.forget(stuck)
+                self.wake()
             if not (late := consumer.overdue(now)):
                 continue
             for membership in self.memberships:
                 mine = [_holding(consumer, hold) for hold in late if hold.shard == membership.shard]
-                await self._hand_back(membership, mine, failed=True)
+                if mine:
+                    await self._fail(membership, mine, EXPIRED)
             consumer.forget(late)
 
+    async def _fail(self, membership: ShardMembership, holdings: Sequence[Holding], error: str) -> None:
+        shard, generation = membership.shard, membership.generation
+        try:
+            await self._retries.fail(self.group, shard, generation, holdings, error, expired=True)
+        except StoreUnavailable as exc:  # they are set aside: a sweep goes on
+            log.warning("failures wait to be recorded: %s", exc, extra={"group": self.name, "events": len(holdings)})
+
     async def sweep(self) -> None:
-        """Hand back what passed its deadline with a broker that is gone, or that nobody here knows of any more."""
+        """See to what others left behind: what passed its deadline with a broker that is gone, or that nobody here
+        knows of any more, and what was set aside by a broker that did not come to record it."""
         for consumer in list(self._leaving.values()):
             await self._leave(consumer)
-        if self.group.ephemeral:
-            return  # it has one consumer, which is here
         for membership in self.memberships:
             if not membership.is_open:
                 continue
+            aside = await self._streams.set_aside_before(
+                membership.shard, self.name, membership.generation, membership.types, _ABANDONED
+            )
+            if aside:
+                args = (self.group, membership.shard, membership.generation, aside)
+                await self._retries.record(*args, "it failed, and the broker before it wrote down why")
+            if self.group.ephemeral:
+                continue  # its one consumer is here
             overdue = await self._streams.holdings(
                 membership.shard, self.name, membership.generation, membership.types, idle=self.group.ack_deadline
             )
@@ -316,9 +350,8 @@ class Delivery:
                 and not self._holds(holding.consumer, (membership.shard, holding.position))
             ]
             if left:
-                log.info("handing back what was left behind", extra={"group": self.name, "events": len(left)})
-                await self._hand_back(membership, left, failed=True)
-                self.wake()
+                log.info("taking what was left behind", extra={"group": self.name, "events": len(left)})
+                await self._fail(membership, left, "its broker was gone at its deadline")
 
     def _holds(self, consumer_name: str, place: Place) -> bool:
         consumer = self.consumers.get(consumer_name)
@@ -338,4 +371,4 @@ class Delivery:
 
 
 def _holding(consumer: Consumer, hold: Hold) -> Holding:
-    return Holding(hold.position, hold.stream, consumer.name, hold.number)
+    return Holding(hold.position, hold.stream, consumer.name, hold.number, hold.retry)

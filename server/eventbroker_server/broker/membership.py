@@ -42,6 +42,7 @@ class ShardMembership:
         self.group = group
         self.shard = shard
         self.types: list[str] = []  # joined
+        self.caught_up = False  # all history was read
         self.progress: Progress | None = None  # as of the last checkpoint
         self.oldest_at: datetime | None = None  # when the oldest event was stored that was not settled then
         self._name = str(group.key)
@@ -98,6 +99,8 @@ class ShardMembership:
                 "group made anew",
                 extra={"group": self._name, "shard": self.shard, "after": state.fed, "live_after": state.backfill_to},
             )
+        if self._state is None or self._state.generation != state.generation:
+            self.caught_up = not state.backfilling and state.waiting == 0
         self.types = joining
         self._known_types = len(types)
         self._state = state
@@ -118,10 +121,17 @@ class ShardMembership:
 
     async def read(self, consumer: str, count: int) -> tuple[list[Received], bool]:
         """Take up to `count` entries for a consumer, of which those of other tenants are settled here; and whether
-        there may be more. Raises Stale."""
+        there may be more. Live events come after history. Raises Stale."""
         generation = self.generation
-        received = await self._streams.read(self.shard, self._name, generation, consumer, self.types, count)
+        received: list[Received] = []
+        if not self.caught_up:
+            received = await self._streams.read(self.shard, self._name, generation, consumer, (), count)
+            self.caught_up = len(received) < count and not (self._state and self._state.backfilling)
+        if self.caught_up and (left := count - len(received)):
+            received += await self._streams.read(self.shard, self._name, generation, consumer, self.types, left)
         more = len(received) == count
+        if self.group.ephemeral:  # nobody else counts its attempts
+            received = [entry._replace(attempt=entry.number) for entry in received]
         wanted = [entry for entry in received if self.group.wants_tenant(entry.tenant_id)]
         if len(wanted) < len(received):
             unwanted = [entry for entry in received if not self.group.wants_tenant(entry.tenant_id)]

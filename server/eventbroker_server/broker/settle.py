@@ -1,44 +1,84 @@
-"""Settling: acks and extensions, fenced, through any broker."""
+"""Settling: acks, nacks and extensions, fenced, through any broker."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.domain.group import GroupKey
-from eventbroker_server.ports import Outcome
+from eventbroker_server.ports import Holding, Outcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from eventbroker_server.broker.retry import Retries
     from eventbroker_server.broker.subscriptions import Subscriptions
     from eventbroker_server.domain.ack_id import AckId, Lane, Signer
     from eventbroker_server.domain.principal import Principal
     from eventbroker_server.ports import Streams
 
 
+class NackAction(Enum):
+    """What is to become of a delivery that was not handled. The numbers are those of the protocol."""
+
+    RETRY = 1
+    DEAD_LETTER = 2
+    RELEASE = 3
+
+
+class Nack(NamedTuple):
+    """How deliveries are nacked. A retry waits for so many seconds, or as the group's policy says."""
+
+    action: NackAction
+    error: str = ""
+    delay: float | None = None
+
+
 class Settling:
     """Each id gets one outcome. UNKNOWN is what is not an ack id, and what is another tenant's: none can tell which."""
 
-    def __init__(self, signer: Signer, streams: Streams, subscriptions: Subscriptions) -> None:
+    def __init__(self, signer: Signer, streams: Streams, subscriptions: Subscriptions, retries: Retries) -> None:
         self._signer = signer
         self._streams = streams
         self._subscriptions = subscriptions
+        self._retries = retries
 
     async def ack(self, principal: Principal, ack_ids: Sequence[str]) -> list[Outcome]:
         """Settle deliveries. Raises StreamsUnavailable: some may be settled."""
 
         async def settle(deliveries: list[AckId]) -> list[Outcome]:
             outcomes = await self._streams.settle(deliveries)
-            over = [
-                delivery.position
-                for delivery, outcome in zip(deliveries, outcomes, strict=True)
-                if outcome in (Outcome.DONE, Outcome.ALREADY_SETTLED)
-            ]
-            lane = deliveries[0].lane
-            self._subscriptions.settled(lane.group, lane.consumer, lane.shard, over)
+            self._take_back(deliveries, outcomes)
             return outcomes
 
         return await self._each_lane(principal, ack_ids, settle)
+
+    async def nack(self, principal: Principal, ack_ids: Sequence[str], nack: Nack) -> list[Outcome]:
+        """Give deliveries back, each as one of them is. Raises StreamsUnavailable: some may be given back; and
+        StoreUnavailable: all count as failed, some without their error."""
+
+        async def give_back(deliveries: list[AckId]) -> list[Outcome]:
+            lane = deliveries[0].lane
+            holdings = [Holding(d.position, d.lane.stream, lane.consumer, d.number, d.retry) for d in deliveries]
+            if nack.action is NackAction.RELEASE:
+                outcomes = await self._streams.hand_back(lane.shard, lane.group, lane.generation, holdings, tell=True)
+            elif (group := await self._subscriptions.group(GroupKey.parse(lane.group))) is not None:
+                outcomes = await self._retries.fail(
+                    group,
+                    lane.shard,
+                    lane.generation,
+                    holdings,
+                    nack.error,
+                    delay=nack.delay,
+                    rejected=nack.action is NackAction.DEAD_LETTER,
+                    tell=True,
+                )
+            else:
+                outcomes = [Outcome.OUTDATED] * len(deliveries)
+            self._take_back(deliveries, outcomes)
+            return outcomes
+
+        return await self._each_lane(principal, ack_ids, give_back)
 
     async def extend(self, principal: Principal, ack_ids: Sequence[str], seconds: float) -> list[Outcome]:
         """Give deliveries so many seconds from now. Raises StreamsUnavailable: some may have them."""
@@ -51,6 +91,16 @@ class Settling:
             return outcomes
 
         return await self._each_lane(principal, ack_ids, extend)
+
+    def _take_back(self, deliveries: list[AckId], outcomes: list[Outcome]) -> None:
+        """Reopen the credit of a consumer that is connected here."""
+        over = [
+            delivery.position
+            for delivery, outcome in zip(deliveries, outcomes, strict=True)
+            if outcome in (Outcome.DONE, Outcome.ALREADY_SETTLED)
+        ]
+        lane = deliveries[0].lane
+        self._subscriptions.settled(lane.group, lane.consumer, lane.shard, over)
 
     async def _each_lane(
         self,

@@ -97,7 +97,7 @@ class Subscription:
         for hold in batch:
             if (lane := lanes.get(of := (hold.shard, hold.generation, hold.stream))) is None:
                 lane = lanes[of] = Lane(group, *of, name)
-            ack_id = self._signer.sign(lane, hold.position, hold.number)
+            ack_id = self._signer.sign(lane, hold.position, hold.number, hold.retry)
             events.append(Handed(hold.body or b"", ack_id, hold.attempt))
             hold.body = None
         self._delivery.mind(batch[0].deadline)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from eventbroker_server.broker.consumer import Consumer, FlowControl
     from eventbroker_server.broker.delivery import Rhythm
+    from eventbroker_server.broker.retry import Retries
     from eventbroker_server.broker.subscription import StreamTimes
     from eventbroker_server.domain.ack_id import Signer
     from eventbroker_server.ports import Codec, EventLog, GroupStore, Signal, Streams
@@ -61,6 +62,7 @@ class Subscriptions:
         streams: Streams,
         codec: Codec,
         signer: Signer,
+        retries: Retries,
         *,
         shards: int,
         rhythm: Rhythm,
@@ -74,6 +76,7 @@ class Subscriptions:
         self._streams = streams
         self._codec = codec
         self._signer = signer
+        self._retries = retries
         self._shards = shards
         self._rhythm = rhythm
         self._times = times
@@ -121,7 +124,7 @@ class Subscriptions:
             return Group(key, TypeFilter.of(*wish.patterns), deadline, ephemeral=True)
         key = GroupKey(wish.tenant or ALL_TENANTS, wish.group)
         wanted = Group(key, TypeFilter.of(*wish.patterns), wish.ack_deadline or self._default_ack_deadline)
-        group = await self._known(key) or await self._groups.ensure(wanted, from_latest=bool(wish.from_latest))
+        group = await self.group(key) or await self._groups.ensure(wanted, from_latest=bool(wish.from_latest))
         if (wish.patterns and group.filter != wanted.filter) or (
             wish.ack_deadline is not None and group.ack_deadline != wish.ack_deadline
         ):
@@ -130,9 +133,13 @@ class Subscriptions:
             )
         return group
 
-    async def _known(self, key: GroupKey) -> Group | None:
-        delivery = self._deliveries.get(str(key))
-        return delivery.group if delivery is not None else await self._groups.find(key)
+    async def group(self, key: GroupKey) -> Group | None:
+        """A group as it is stored; of an ephemeral one that it is one."""
+        if (delivery := self._deliveries.get(str(key))) is not None:
+            return delivery.group
+        if key.name.startswith("~"):
+            return Group(key, TypeFilter.of(), self._default_ack_deadline, ephemeral=True)
+        return await self._groups.find(key)
 
     def _delivery(self, group: Group, *, from_latest: bool) -> Delivery:
         name = str(group.key)
@@ -145,7 +152,7 @@ class Subscriptions:
                 )
                 for shard in shards
             ]
-            delivery = Delivery(group, memberships, self._streams, self._rhythm)
+            delivery = Delivery(group, memberships, self._streams, self._retries, self._rhythm)
             self._deliveries[name] = delivery
             self._tasks[name] = [
                 self._spawn(delivery.pump(), f"pump {name}"),
@@ -224,6 +231,12 @@ class Subscriptions:
     def extended(self, group: str, consumer: str, shard: int, positions: Iterable[int], seconds: float) -> None:
         if (delivery := self._deliveries.get(group)) is not None:
             delivery.extended(consumer, shard, positions, seconds)
+
+    def membership_of(self, key: GroupKey, shard: int) -> ShardMembership | None:
+        """That of a group that is delivered here."""
+        delivery = self._deliveries.get(str(key))
+        found = (one for one in delivery.memberships if one.shard == shard) if delivery else iter(())
+        return next(found, None)
 
     async def listen(self, shard: int) -> None:
         """Heed what other brokers tell."""

@@ -4,9 +4,9 @@ An ack id names one hand-over of one event to one consumer, so that settling can
 group, and by the owner and number of the delivery. It is signed, so no caller can make one up, and it carries all that
 is needed to settle through any broker without asking PostgreSQL.
 
-Layout: head (shared by all deliveries of a stream to a consumer), position and delivery number (8 + 4 bytes, big
-endian), MAC (12 bytes of keyed BLAKE2s, a third of the time of HMAC); as base64. The length is a multiple of three
-bytes, so that the same bytes cannot be spelled in two ways.
+Layout: head (shared by all deliveries of a stream to a consumer), position, number of the entry in the retry stream and
+number of the delivery (8 + 8 + 4 bytes, big endian), MAC (12 bytes of keyed BLAKE2s, a third of the time of HMAC); as
+base64. The length is a multiple of three bytes, so that the same bytes cannot be spelled in two ways.
 """
 
 from __future__ import annotations
@@ -18,8 +18,11 @@ from functools import lru_cache
 from hashlib import blake2s
 from typing import NamedTuple
 
-_TAIL = struct.Struct(">QI")
+_TAIL = struct.Struct(">QQI")
 _MAC_BYTES = 12
+
+
+BACKFILL, RETRY = "", "!"  # the streams that belong to one group; no event type is named so
 
 
 class Lane(NamedTuple):
@@ -28,16 +31,18 @@ class Lane(NamedTuple):
     group: str
     shard: int
     generation: int
-    stream: str  # an event type, or empty for the group's backfill
+    stream: str  # an event type, BACKFILL or RETRY
     consumer: str
 
 
 class AckId(NamedTuple):
-    """A delivery: the `number`th hand-over of the event at `position`."""
+    """A delivery: the `number`th hand-over of the event at `position`, from its `retry`th entry in the retry stream, or
+    from another stream if that is 0."""
 
     lane: Lane
     position: int
     number: int
+    retry: int = 0
 
 
 class Signer:
@@ -52,8 +57,8 @@ class Signer:
         mac.update(signed)
         return mac.digest()
 
-    def sign(self, lane: Lane, position: int, number: int) -> str:
-        signed = _head(lane) + _TAIL.pack(position, number)
+    def sign(self, lane: Lane, position: int, number: int, retry: int = 0) -> str:
+        signed = _head(lane) + _TAIL.pack(position, retry, number)
         return binascii.b2a_base64(signed + self._mac(signed), newline=False).decode()
 
     def verify(self, text: str) -> AckId | None:
@@ -67,14 +72,14 @@ class Signer:
         signed, mac = raw[:-_MAC_BYTES], raw[-_MAC_BYTES:]
         if not hmac.compare_digest(mac, self._mac(signed)):
             return None
-        position, number = _TAIL.unpack(signed[-_TAIL.size :])
-        return AckId(_lane(signed[: -_TAIL.size]), position, number)
+        position, retry, number = _TAIL.unpack(signed[-_TAIL.size :])
+        return AckId(_lane(signed[: -_TAIL.size]), position, number, retry)
 
 
 @lru_cache(4096)
 def _head(lane: Lane) -> bytes:
     head = "\0".join((lane.group, lane.stream, lane.consumer, str(lane.shard), str(lane.generation))).encode()
-    return head + b"\0" * (-len(head) % 3)
+    return head + b"\0" * (-(len(head) + _TAIL.size + _MAC_BYTES) % 3)
 
 
 @lru_cache(4096)

@@ -51,5 +51,9 @@ def consumer_name(consumer_id: str, process: str) -> str:
     return f"{consumer_id}@{process}"
 
 
+def consumer_id_of(name: str) -> str:
+    return name.rpartition("@")[0]
+
+
 def process_of(name: str) -> str:
     return name.rpartition("@")[2]

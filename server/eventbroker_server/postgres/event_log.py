@@ -53,7 +53,7 @@ class PostgresEventLog:
             return [_stored(row) for row in rows]
 
     async def read_for(self, group: Group, shard: int, after: int, upto: int) -> tuple[list[StoredEvent], int]:
-        wanted = (group.key.tenant, group.filter.exact(), group.filter.prefixes())
+        wanted = (group.key.tenant, group.filter.exact(), group.filter.prefixes(), group.key.name)
         async with self._pool.connection() as connection:
             rows = await connection.fetch(QUERIES["read_for"], shard, after, upto, _PAGE_BYTES, *wanted)
         events = [_stored(row) for row in rows]
@@ -64,6 +64,10 @@ class PostgresEventLog:
         async with self._pool.connection() as connection:
             rows = await connection.fetch(QUERIES["events_by_id"], [key[0]], [key[1]])
             return _stored(rows[0]) if rows else None
+
+    async def at(self, shard: int, positions: Sequence[int]) -> list[StoredEvent]:
+        async with self._pool.connection() as connection:
+            return [_stored(row) for row in await connection.fetch(QUERIES["at"], shard, positions)]
 
     async def record_time(self, shard: int, position: int) -> datetime | None:
         async with self._pool.connection() as connection:

@@ -90,12 +90,23 @@ ORDER BY position;
 SELECT {event}
 FROM (
     SELECT *, sum(octet_length(content)) OVER (ORDER BY position) - octet_length(content) AS bytes_before
-    FROM eventbroker.events
+    FROM eventbroker.events AS event
     WHERE shard = $1 AND position > $2 AND position <= $3
         AND ($5::text = '*' OR tenant_id = $5)
         AND (
             event_type = ANY ($6::text[])
             OR EXISTS (SELECT FROM unnest($7::text[]) AS prefix WHERE starts_with(event_type, prefix))
+        )
+        AND NOT EXISTS (
+            SELECT FROM eventbroker.retries AS retry
+            WHERE retry.tenant_id = $5 AND retry.name = $8 AND retry.shard = $1 AND retry.position = event.position
+        )
+        AND NOT EXISTS (
+            SELECT
+            FROM eventbroker.dead_letters AS dead
+            JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
+            WHERE dead.tenant_id = $5 AND dead.name = $8 AND dead.shard = $1 AND dead.position = event.position
+                AND dead.dead_at > place.sought_at
         )
 ) AS page
 WHERE bytes_before < $4
@@ -142,3 +153,78 @@ INSERT INTO eventbroker.installation (shards, ack_key) VALUES ($1, $2) ON CONFLI
 INSERT INTO eventbroker.shard_head (shard)
 SELECT generate_series(0, shards - 1) FROM eventbroker.installation
 ON CONFLICT DO NOTHING;
+
+-- name: at
+SELECT {event} FROM eventbroker.events WHERE shard = $1 AND position = ANY ($2::bigint[]);
+
+-- name: failed_before
+SELECT position, attempts, delivery
+FROM eventbroker.retries
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = ANY ($4::bigint[])
+ORDER BY position
+FOR UPDATE;
+
+-- name: dead_of
+SELECT position, delivery
+FROM eventbroker.dead_letters
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = ANY ($4::bigint[]);
+
+-- name: save_retries
+INSERT INTO eventbroker.retries AS retry (tenant_id, name, shard, position, attempts, due_at, delivery, history)
+SELECT $1, $2, $3, item.position, item.attempts, clock_timestamp() + item.delay * interval '1 second', item.delivery,
+    jsonb_build_array(item.entry)
+FROM unnest($4::bigint[], $5::integer[], $6::text[], $7::text[]::jsonb[], $8::double precision[])
+    AS item(position, attempts, delivery, entry, delay)
+ON CONFLICT (tenant_id, name, shard, position) DO UPDATE
+SET attempts = excluded.attempts, due_at = excluded.due_at, queued = 0, delivery = excluded.delivery,
+    history = retry.history || excluded.history
+WHERE retry.delivery <> excluded.delivery; -- another broker may have recorded it since
+
+-- name: save_dead_letters
+INSERT INTO eventbroker.dead_letters AS dead (
+    tenant_id, name, shard, position, event_tenant_id, event_id, event_type, aggregate_type, aggregate_id, attempts,
+    reason, rejected, delivery, history
+)
+SELECT $1, $2, $3, item.position, event.tenant_id, event.event_id, event.event_type, event.aggregate_type,
+    event.aggregate_id, item.attempts, item.entry ->> 'error', item.rejected, item.delivery,
+    coalesce(retry.history, '[]') || jsonb_build_array(item.entry)
+FROM unnest($4::bigint[], $5::integer[], $6::text[], $7::text[]::jsonb[], $8::boolean[])
+    AS item(position, attempts, delivery, entry, rejected)
+JOIN eventbroker.events AS event ON event.shard = $3 AND event.position = item.position
+LEFT JOIN eventbroker.retries AS retry
+    ON retry.tenant_id = $1 AND retry.name = $2 AND retry.shard = $3 AND retry.position = item.position
+ON CONFLICT (tenant_id, name, shard, position) DO UPDATE -- after a seek it was delivered again, and failed again
+SET attempts = excluded.attempts, reason = excluded.reason, rejected = excluded.rejected,
+    delivery = excluded.delivery, history = dead.history || excluded.history, dead_at = excluded.dead_at
+WHERE dead.delivery <> excluded.delivery;
+
+-- name: drop_retries
+DELETE FROM eventbroker.retries
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = ANY ($4::bigint[]);
+
+-- name: waiting_groups
+SELECT retry.tenant_id, retry.name, retry.shard,
+    min(retry.due_at) FILTER (WHERE retry.queued <> place.generation) AS next_due
+FROM eventbroker.retries AS retry
+JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
+GROUP BY retry.tenant_id, retry.name, retry.shard;
+
+-- name: due_retries
+SELECT position, attempts
+FROM eventbroker.retries
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND queued <> $4 AND due_at <= clock_timestamp()
+ORDER BY due_at
+LIMIT $5;
+
+-- name: note_queued
+UPDATE eventbroker.retries AS retry
+SET queued = $4
+FROM unnest($5::bigint[], $6::integer[]) AS item(position, attempts)
+WHERE retry.tenant_id = $1 AND retry.name = $2 AND retry.shard = $3 AND retry.position = item.position
+    AND retry.attempts = item.attempts;
+
+-- name: settle_retries
+DELETE FROM eventbroker.retries AS retry
+USING unnest($4::bigint[], $5::integer[]) AS item(position, attempts)
+WHERE retry.tenant_id = $1 AND retry.name = $2 AND retry.shard = $3 AND retry.position = item.position
+    AND retry.attempts = item.attempts;

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-NOBODY = "~"  # owns deliveries that were handed back; no consumer's name has this character
+# These own deliveries that no consumer has; no consumer's name has such a character.
+NOBODY = "~"  # handed back, for any consumer
+FAILING = "!"  # failed, which is not recorded yet
 
 
 class Keys(NamedTuple):
@@ -34,14 +36,20 @@ class Keys(NamedTuple):
     def state(self, group: str) -> str:
         return self._key("group", group)
 
-    def attempts(self, group: str) -> str:
-        return self._key("attempts", group)
-
     def extended(self, group: str) -> str:
         return self._key("extended", group)
 
     def backfill(self, group: str, generation: int) -> str:
         return self._key("backfill", group, str(generation))
+
+    def retry(self, group: str, generation: int) -> str:
+        return self._key("retry", group, str(generation))
+
+    def queued(self, group: str) -> str:
+        return self._key("queued", group)
+
+    def done(self, group: str) -> str:
+        return self._key("done", group)
 
     def process(self, process: str) -> str:
         return self._key("process", process)

@@ -1,8 +1,8 @@
 -- Join the streams of a group's types. If told to, make a group anew that is missing or of an earlier generation: live
 -- after the head, history from the checkpoint to the head through a backfill stream of this generation. Answers
--- generation, joined_at, backfill_to, fed and how much of the backfill is unread; -1 if the shard has no head; -3 if the group is
--- missing, of an earlier generation or has lost a stream, and it is not to be made.
--- KEYS: head, state, attempts, extended, backfill of the wanted generation, then the streams of the group's types
+-- generation, joined_at, backfill_to, fed and how much of the backfill is unread; -1 if the shard has no head; -3 if the
+-- group is missing, of an earlier generation or has lost a stream, and it is not to be made.
+-- KEYS: head, state, extended, queued, done, backfill and retry of the wanted generation, then the streams of the types
 -- ARGV: group, generation, checkpoint, make (1 or 0)
 local group, generation, checkpoint = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local head = tonumber(redis.call('GET', KEYS[1]) or -1)
@@ -13,25 +13,27 @@ if tonumber(redis.call('HGET', KEYS[2], 'generation') or -1) < generation then
   if ARGV[4] == '0' then
     return -3
   end
-  local old = redis.call('HGET', KEYS[2], 'backfill')
-  if old then
-    redis.call('UNLINK', old) -- of this shard, so of this slot
+  for _, old in ipairs(redis.call('HMGET', KEYS[2], 'backfill', 'retry')) do
+    if old then
+      redis.call('UNLINK', old) -- of this shard, so of this slot
+    end
   end
-  redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4])
+  redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
   local joined = math.max(head, checkpoint)
   redis.call('HSET', KEYS[2], 'generation', generation, 'joined', joined, 'backfill_to', joined, 'fed', checkpoint,
-    'backfill', KEYS[5])
-  redis.pcall('XGROUP', 'CREATE', KEYS[5], group, '0', 'MKSTREAM')
-  for i = 6, #KEYS do
+    'backfill', KEYS[6], 'retry', KEYS[7])
+  redis.pcall('XGROUP', 'CREATE', KEYS[6], group, '0', 'MKSTREAM')
+  redis.pcall('XGROUP', 'CREATE', KEYS[7], group, '0', 'MKSTREAM')
+  for i = 8, #KEYS do
     redis.pcall('XGROUP', 'DESTROY', KEYS[i], group)
   end
 end
-local state = redis.call('HMGET', KEYS[2], 'generation', 'joined', 'backfill_to', 'fed', 'backfill')
+local state = redis.call('HMGET', KEYS[2], 'generation', 'joined', 'backfill_to', 'fed', 'backfill', 'retry')
 local pending = redis.pcall('XPENDING', state[5], group)
-if pending.err then
+if pending.err or redis.pcall('XPENDING', state[6], group).err then
   return -3
 end
-for i = 6, #KEYS do
+for i = 8, #KEYS do
   local made = redis.pcall('XGROUP', 'CREATE', KEYS[i], group, state[2] .. '-0', 'MKSTREAM')
   if redis.call('HSETNX', KEYS[2], 'member:' .. KEYS[i], 1) == 0 and not made.err then
     redis.call('XGROUP', 'DESTROY', KEYS[i], group) -- it was a member, and somebody destroyed that

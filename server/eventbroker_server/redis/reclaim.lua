@@ -1,13 +1,13 @@
 -- Take up to count of what was handed back for a consumer. Answers a list: the index of its stream, the entry, the number
--- of the delivery and of the attempt. Answers -2 if the group is not of this generation or has lost a stream.
--- KEYS: state, attempts, then the streams, backfill first
+-- of the delivery. Answers -2 if the group is not of this generation or has lost a stream.
+-- KEYS: state, then the streams, backfill first
 -- ARGV: group, generation, consumer, nobody, count
 local group, consumer, nobody, left = ARGV[1], ARGV[3], ARGV[4], tonumber(ARGV[5])
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[2] then
   return -2
 end
 local taken = {}
-for i = 3, #KEYS do
+for i = 2, #KEYS do
   local back = redis.pcall('XPENDING', KEYS[i], group, '-', '+', left + 1, nobody)
   if back.err then
     return -2
@@ -21,11 +21,9 @@ for i = 3, #KEYS do
       return -2
     end
     local number = pending[4] + 1
-    local position = string.match(pending[1], '^%d+')
-    local attempt = 1 + (tonumber(redis.call('HGET', KEYS[2], position) or 0))
     local claimed = redis.call('XCLAIM', KEYS[i], group, consumer, 0, pending[1], 'RETRYCOUNT', number)
     if claimed[1] then
-      taken[#taken + 1] = {i - 3, claimed[1], number, attempt}
+      taken[#taken + 1] = {i - 2, claimed[1], number}
       left = left - 1
     end
   end

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from redis.exceptions import ResponseError
 
+from eventbroker_server.domain.ack_id import BACKFILL, RETRY
 from eventbroker_server.domain.errors import StreamsUnavailable
 from eventbroker_server.domain.group import process_of
-from eventbroker_server.ports import GroupState, Holding, Outcome, Progress, Received, Signal, Stale
+from eventbroker_server.ports import GroupState, Holding, Outcome, Progress, Received, Signal, Stale, Waiting
 from eventbroker_server.redis.connection import translated
-from eventbroker_server.redis.keys import NOBODY, Keys
+from eventbroker_server.redis.keys import FAILING, NOBODY, Keys
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Sequence
@@ -35,6 +36,8 @@ _BLOCK_MS = 1_000  # well below the socket's timeout, which would end a longer w
 
 class RedisStreams:
     """`process` names this broker process in consumers and signals; it is new at every start."""
+
+    aside = FAILING
 
     def __init__(self, client: Redis, prefix: str, process: str) -> None:
         self.process = process
@@ -109,14 +112,14 @@ class RedisStreams:
     # Groups.
 
     def _lanes(self, keys: Keys, group: str, generation: int, types: Iterable[str]) -> list[str]:
-        """The streams of a group as the scripts want them: its backfill first, then its types'."""
-        return [keys.backfill(group, generation), *map(keys.events, types)]
+        """The streams of a group as the scripts want them: its own two first, then its types'."""
+        return [keys.backfill(group, generation), keys.retry(group, generation), *map(keys.events, types)]
 
     async def open_group(
         self, shard: int, group: str, types: Collection[str], membership: Membership, *, make: bool
     ) -> GroupState | None:
         keys = self._keys(shard)
-        names = [keys.head, keys.state(group), keys.attempts(group), keys.extended(group)]
+        names = [keys.head, keys.state(group), keys.extended(group), keys.queued(group), keys.done(group)]
         names += self._lanes(keys, group, membership.generation, types)
         args = (group, membership.generation, membership.checkpoint, int(make))
         reply = await self._run("open_group", names, *args)
@@ -134,14 +137,14 @@ class RedisStreams:
     ) -> list[Received]:
         keys = self._keys(shard)
         state, lanes = keys.state(group), self._lanes(keys, group, generation, types)
-        streams = ("", *types)
+        streams = (BACKFILL, RETRY, *types)
         received: list[Received] = []
 
         async def reclaim() -> None:
-            names = [state, keys.attempts(group), *lanes]
             left = count - len(received)
-            for lane, *entry in _fresh(await self._run("reclaim", names, group, generation, consumer, NOBODY, left)):
-                received.append(_received(streams[lane], *entry))
+            args = (group, generation, consumer, NOBODY, left)
+            for lane, entry, number in _fresh(await self._run("reclaim", [state, *lanes], *args)):
+                received.append(_received(streams[lane], entry, number))
             if len(received) < count:
                 self._returned.discard(state)
 
@@ -154,7 +157,7 @@ class RedisStreams:
             share = left // len(asked)
             for name, entries in await self._read_new(state, group, generation, consumer, asked, share):
                 stream = stream_of[lane := name.decode()]
-                received += [_received(stream, entry, 1, 1) for entry in entries]
+                received += [_received(stream, entry, 1) for entry in entries]
                 if len(entries) == share:
                     to_ask.append(lane)  # it may have more
         if state in self._returned and len(received) < count:
@@ -196,7 +199,8 @@ class RedisStreams:
     async def settle(self, deliveries: Sequence[AckId]) -> list[Outcome]:
         lane, streams, items = self._fenced(deliveries)
         keys = self._keys(lane.shard)
-        names = [keys.state(lane.group), keys.attempts(lane.group), keys.extended(lane.group), keys.signals, *streams]
+        names = [keys.state(lane.group), keys.extended(lane.group), keys.signals]
+        names += [keys.queued(lane.group), keys.done(lane.group), *streams]
         args = (lane.group, lane.generation, lane.consumer, self._to_tell(lane.consumer))
         return [_OUTCOMES[code] for code in await self._run("settle", names, *args, *items)]
 
@@ -209,56 +213,115 @@ class RedisStreams:
 
     def _fenced(self, deliveries: Sequence[AckId]) -> tuple[Any, list[str], list[object]]:
         lane = deliveries[0].lane
-        index = {"": 0}
+        lanes = self._lanes(self._keys(lane.shard), lane.group, lane.generation, ())
+        index = _Index()
         items: list[object] = []
-        for delivery in deliveries:
-            stream = index.setdefault(delivery.lane.stream, len(index))
-            items += (stream, delivery.position, delivery.number)
-        return lane, self._lanes(self._keys(lane.shard), lane.group, lane.generation, list(index)[1:]), items
+        for (_, _, _, stream, _), position, number, retry in deliveries:
+            items += (index[stream], _entry_id(position, retry), number, position)
+        return lane, lanes + index.streams(self._keys(lane.shard)), items
 
     def _to_tell(self, consumer: str) -> str:
         process = process_of(consumer)
         return "" if process == self.process else process
 
     async def hand_back(
+        self, shard: int, group: str, generation: int, holdings: Sequence[Holding], *, tell: bool = False
+    ) -> list[Outcome]:
+        outcomes = await self._take_away(shard, group, generation, holdings, to=NOBODY, tell=tell)
+        if Outcome.DONE in outcomes:
+            self._returned.add(self._keys(shard).state(group))
+        return outcomes
+
+    async def set_aside(
         self,
         shard: int,
         group: str,
         generation: int,
-        types: Sequence[str],
         holdings: Sequence[Holding],
         *,
-        failed: bool,
+        spare_extended: bool,
+        tell: bool = False,
+    ) -> list[Outcome]:
+        return await self._take_away(
+            shard, group, generation, holdings, to=FAILING, spare_extended=spare_extended, tell=tell
+        )
+
+    async def leave(self, shard: int, group: str, generation: int, types: Sequence[str], consumer: str) -> None:
+        await self._take_away(shard, group, generation, (), to=NOBODY, types=types, leave=consumer)
+
+    async def _take_away(
+        self,
+        shard: int,
+        group: str,
+        generation: int,
+        holdings: Sequence[Holding],
+        *,
+        to: str,
+        spare_extended: bool = False,
+        tell: bool = False,
+        types: Sequence[str] = (),
         leave: str = "",
-    ) -> list[bool]:
+    ) -> list[Outcome]:
         keys = self._keys(shard)
-        index = {"": 0} | {event_type: number for number, event_type in enumerate(types, 1)}
-        for holding in holdings:
-            index.setdefault(holding.stream, len(index))
-        items = [part for h in holdings for part in (index[h.stream], h.position, h.consumer, h.number)]
-        names = [keys.state(group), keys.attempts(group), keys.extended(group), keys.signals]
-        names += self._lanes(keys, group, generation, list(index)[1:])
-        args = (group, generation, self.process, NOBODY, int(failed), leave)
-        freed = [bool(code) for code in await self._run("hand_back", names, *args, *items)]
-        if any(freed):
-            self._returned.add(names[0])
-        return freed
+        index = _Index()
+        for event_type in types:
+            index[event_type]
+        items: list[object] = []
+        for position, stream, consumer, number, retry in holdings:
+            items += (index[stream], _entry_id(position, retry), consumer, number, position)
+        names = [keys.state(group), keys.extended(group), keys.signals]
+        names += self._lanes(keys, group, generation, ()) + index.streams(keys)
+        told = self._to_tell(holdings[0].consumer) if tell and holdings else ""
+        args = (group, generation, self.process, to, int(to == NOBODY), int(spare_extended), leave, told)
+        return [_OUTCOMES[code] for code in await self._run("hand_back", names, *args, *items)]
+
+    async def forget(self, shard: int, group: str, generation: int, holdings: Sequence[Holding]) -> None:
+        keys = self._keys(shard)
+        index = _Index()
+        items: list[object] = []
+        for position, stream, _, number, retry in holdings:
+            items += (index[stream], _entry_id(position, retry), number, position)
+        names = [keys.state(group), keys.queued(group), *self._lanes(keys, group, generation, ())]
+        await self._run("forget", names + index.streams(keys), group, generation, FAILING, *items)
 
     async def holdings(
         self, shard: int, group: str, generation: int, types: Sequence[str], *, consumer: str = "", idle: float = 0.0
     ) -> list[Holding]:
         keys = self._keys(shard)
         names = [keys.state(group), keys.extended(group), *self._lanes(keys, group, generation, types)]
-        args = (group, generation, consumer, int(idle * 1000), NOBODY, _MOST_HOLDINGS)
-        streams = ("", *types)
+        args = (group, generation, consumer, int(idle * 1000), _MOST_HOLDINGS, NOBODY, FAILING)
+        streams = (BACKFILL, RETRY, *types)
+        found = _fresh(await self._run("holdings", names, *args))
         return [
-            Holding(_position(entry_id), streams[stream], name.decode(), number)
-            for stream, entry_id, name, number in _fresh(await self._run("holdings", names, *args))
+            Holding(position, streams[lane], name.decode(), number, retry)
+            for lane, entry_id, name, number in found
+            for position, retry in [_place(streams[lane], entry_id)]
         ]
+
+    async def set_aside_before(
+        self, shard: int, group: str, generation: int, types: Sequence[str], idle: float
+    ) -> list[Holding]:
+        return await self.holdings(shard, group, generation, types, consumer=FAILING, idle=idle)
+
+    async def requeue(self, shard: int, group: str, generation: int, entries: Sequence[tuple[int, Entry]]) -> None:
+        keys = self._keys(shard)
+        names = [keys.state(group), keys.queued(group), keys.done(group), keys.retry(group, generation), keys.signals]
+        items = [part for failed, entry in entries for part in (entry.position, failed, entry.tenant_id, entry.body)]
+        _fresh(await self._run("requeue", names, group, generation, self.process, *items))
+
+    async def retried(self, shard: int, group: str) -> list[Waiting]:
+        async with translated():
+            done = await self._redis.hgetall(self._keys(shard).done(group))
+        return [Waiting(int(position), int(failed)) for position, failed in done.items()]
+
+    async def unmark(self, shard: int, group: str, positions: Sequence[int]) -> None:
+        async with translated():
+            await self._redis.hdel(self._keys(shard).done(group), *positions)
 
     async def progress(self, shard: int, group: str, generation: int, types: Collection[str], known: int) -> Progress:
         keys = self._keys(shard)
-        names = [keys.head, keys.state(group), keys.types, *self._lanes(keys, group, generation, types)]
+        # What waits in the retry stream has a row in PostgreSQL.
+        names = [keys.head, keys.state(group), keys.types, keys.backfill(group, generation), *map(keys.events, types)]
         head, settled, oldest = _fresh(await self._run("progress", names, group, generation, known))
         return Progress(head, settled, oldest if oldest >= 0 else None)
 
@@ -267,8 +330,8 @@ class RedisStreams:
         async with translated(), self._redis.pipeline(transaction=False) as pipe:
             for event_type in types:
                 pipe.xgroup_destroy(keys.events(event_type), group)
-            state = (keys.state(group), keys.attempts(group), keys.extended(group))
-            pipe.unlink(*state, keys.backfill(group, generation))
+            state = (keys.state(group), keys.extended(group), keys.queued(group), keys.done(group))
+            pipe.unlink(*state, *self._lanes(keys, group, generation, ()))
             await pipe.execute(raise_on_error=False)
 
     # Processes.
@@ -295,13 +358,37 @@ def _as_it_is(response: Any, **_: Any) -> Any:
     return response
 
 
-def _position(entry_id: bytes) -> int:
-    return int(entry_id[:-2])  # without -0
+class _Index(dict[str, int]):
+    """Numbers the streams that a script is to work on: the group's own two, then as they come."""
+
+    def __init__(self) -> None:
+        super().__init__({BACKFILL: 0, RETRY: 1})
+
+    def __missing__(self, stream: str) -> int:
+        self[stream] = number = len(self)
+        return number
+
+    def streams(self, keys: Keys) -> list[str]:
+        """The keys of those that are not the group's own."""
+        return [keys.events(stream) for stream in list(self)[2:]]
 
 
-def _received(stream: str, entry: Any, number: int, attempt: int) -> Received:
-    entry_id, (_, tenant, _, body) = entry
-    return Received(_position(entry_id), stream, number, attempt, tenant.decode(), body)
+def _entry_id(position: int, retry: int) -> str:
+    return f"{retry}-{position}" if retry else f"{position}-0"
+
+
+def _place(stream: str, entry_id: bytes) -> tuple[int, int]:
+    """The position of an entry, and its number in the retry stream."""
+    major, _, minor = entry_id.partition(b"-")
+    return (int(minor), int(major)) if stream == RETRY else (int(major), 0)
+
+
+def _received(stream: str, entry: Any, number: int) -> Received:
+    entry_id, (_, tenant, _, body, *more) = entry
+    if stream != RETRY:
+        return Received(int(entry_id[:-2]), stream, 0, number, 1, tenant.decode(), body)
+    position, retry = _place(stream, entry_id)
+    return Received(position, stream, retry, number, int(more[1]), tenant.decode(), body)
 
 
 def _fresh(reply: Any) -> Any:

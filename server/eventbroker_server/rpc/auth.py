@@ -23,6 +23,7 @@ METHODS: dict[str, Role | None] = {
     "/eventbroker.v1.PublisherService/Publish": Role.PUBLISH,
     "/eventbroker.v1.SubscriberService/Subscribe": Role.SUBSCRIBE,
     "/eventbroker.v1.SubscriberService/Ack": Role.SUBSCRIBE,
+    "/eventbroker.v1.SubscriberService/Nack": Role.SUBSCRIBE,
     "/eventbroker.v1.SubscriberService/ExtendDeadline": Role.SUBSCRIBE,
     "/eventbroker.v1.EventStoreService/GetEvent": Role.READ,
     "/grpc.health.v1.Health/Check": PUBLIC,

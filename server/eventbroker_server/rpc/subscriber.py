@@ -8,11 +8,18 @@ from eventbroker.v1 import subscriber_service_pb2 as pb
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceServicer
 
 from eventbroker_server.broker.consumer import FlowControl
+from eventbroker_server.broker.settle import Nack, NackAction
 from eventbroker_server.broker.subscription import Farewell, HandedOver
 from eventbroker_server.broker.subscriptions import Wish
-from eventbroker_server.domain.errors import InvalidArgument, Violation
+from eventbroker_server.domain.errors import Violation
 from eventbroker_server.domain.group import ALL_TENANTS
-from eventbroker_server.domain.names import NAME_RULE, PATTERN_RULE, is_name, is_type_pattern
+from eventbroker_server.domain.names import (
+    NAME_RULE,
+    PATTERN_RULE,
+    has_control_characters,
+    is_name,
+    is_type_pattern,
+)
 from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.convert import raise_if_any, seconds_of, set_time
 from eventbroker_server.rpc.wire import field_tag, sized, varint
@@ -31,6 +38,8 @@ if TYPE_CHECKING:
 MIN_DEADLINE, MAX_DEADLINE = 1.0, 12 * 3600.0
 MAX_PATTERNS = 100
 MAX_ACK_IDS = 10_000
+MAX_DELAY = 24 * 3600.0
+MAX_REASON = 1024  # characters
 _BOUNDS = {
     "max_unsettled_events": (1, 10_000),
     "max_unsettled_bytes": (1, 1 << 40),
@@ -70,6 +79,13 @@ class SubscriberServicer(SubscriberServiceServicer):
         _check_ack_ids(request.ack_ids)
         outcomes = await self._settling.ack(PRINCIPAL.get(), request.ack_ids)
         return pb.AckResponse(results=_results(request.ack_ids, outcomes))
+
+    async def Nack(  # noqa: N802 - the name of the RPC
+        self, request: pb.NackRequest, context: grpc.aio.ServicerContext[pb.NackRequest, pb.NackResponse]
+    ) -> pb.NackResponse:
+        nack = _nack(request)
+        outcomes = await self._settling.nack(PRINCIPAL.get(), request.ack_ids, nack)
+        return pb.NackResponse(results=_results(request.ack_ids, outcomes))
 
     async def ExtendDeadline(  # noqa: N802 - the name of the RPC
         self,
@@ -120,9 +136,32 @@ class SubscriberServicer(SubscriberServiceServicer):
         )
 
 
+def _nack(request: pb.NackRequest) -> Nack:
+    violations = _violations(request.ack_ids)
+    action = request.action or pb.NACK_ACTION_RETRY
+    if action not in pb.NackAction.values():
+        violations.append(Violation("action", "is not a NackAction"))
+    delay = None
+    if request.HasField("delay"):
+        if action != pb.NACK_ACTION_RETRY:
+            violations.append(Violation("delay", "is for NACK_ACTION_RETRY only"))
+        delay = seconds_of(request.delay, "delay", 0, MAX_DELAY, violations)
+    if len(request.reason) > MAX_REASON or has_control_characters(request.reason):
+        violations.append(Violation("reason", f"must be at most {MAX_REASON} characters without control characters"))
+    if action == pb.NACK_ACTION_DEAD_LETTER and not request.reason:
+        violations.append(Violation("reason", "is required for NACK_ACTION_DEAD_LETTER"))
+    raise_if_any(violations)
+    return Nack(NackAction(action), request.reason or "nacked without a reason", delay)
+
+
 def _check_ack_ids(ack_ids: Sequence[str]) -> None:
-    if not 1 <= len(ack_ids) <= MAX_ACK_IDS:
-        raise InvalidArgument([Violation("ack_ids", f"must be 1 to {MAX_ACK_IDS}, not {len(ack_ids)}")])
+    raise_if_any(_violations(ack_ids))
+
+
+def _violations(ack_ids: Sequence[str]) -> list[Violation]:
+    if 1 <= len(ack_ids) <= MAX_ACK_IDS:
+        return []
+    return [Violation("ack_ids", f"must be 1 to {MAX_ACK_IDS}, not {len(ack_ids)}")]
 
 
 def _results(ack_ids: Sequence[str], outcomes: Sequence[Outcome]) -> list[pb.SettleResult]:

@@ -74,6 +74,34 @@ CLOSING_REASON_REPLACED: ClosingReason.ValueType  # 3
 """Another stream opened with the same consumer id. Do not come back with it."""
 Global___ClosingReason: _TypeAlias = ClosingReason  # noqa: Y015
 
+class _NackAction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _NackActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NackAction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    NACK_ACTION_UNSPECIFIED: _NackAction.ValueType  # 0
+    """As NACK_ACTION_RETRY."""
+    NACK_ACTION_RETRY: _NackAction.ValueType  # 1
+    """The attempt failed. The event comes again when its back-off is over; after the last attempt it is a dead letter."""
+    NACK_ACTION_DEAD_LETTER: _NackAction.ValueType  # 2
+    """No attempt can succeed: the event is a dead letter now."""
+    NACK_ACTION_RELEASE: _NackAction.ValueType  # 3
+    """The attempt did not take place, and is not counted: the event goes to any consumer of the group at once."""
+
+class NackAction(_NackAction, metaclass=_NackActionEnumTypeWrapper):
+    """What is to become of an event that was not handled."""
+
+NACK_ACTION_UNSPECIFIED: NackAction.ValueType  # 0
+"""As NACK_ACTION_RETRY."""
+NACK_ACTION_RETRY: NackAction.ValueType  # 1
+"""The attempt failed. The event comes again when its back-off is over; after the last attempt it is a dead letter."""
+NACK_ACTION_DEAD_LETTER: NackAction.ValueType  # 2
+"""No attempt can succeed: the event is a dead letter now."""
+NACK_ACTION_RELEASE: NackAction.ValueType  # 3
+"""The attempt did not take place, and is not counted: the event goes to any consumer of the group at once."""
+Global___NackAction: _TypeAlias = NackAction  # noqa: Y015
+
 class _SettleOutcome:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -334,7 +362,7 @@ class Delivery(_message.Message):
     ack_id: _builtins.str
     """Names this delivery in Ack and ExtendDeadline. Opaque, and good for this delivery only."""
     attempt: _builtins.int
-    """1 the first time, one more after each deadline that ran out."""
+    """1 the first time, one more after each attempt that failed: by a nack, or by a deadline that ran out."""
     @_builtins.property
     def event(self) -> _event_pb2.Event:
         """The event."""
@@ -501,6 +529,68 @@ class AckResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___AckResponse: _TypeAlias = AckResponse  # noqa: Y015
+
+@_typing.final
+class NackRequest(_message.Message):
+    """A request to give deliveries back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACK_IDS_FIELD_NUMBER: _builtins.int
+    ACTION_FIELD_NUMBER: _builtins.int
+    DELAY_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    action: Global___NackAction.ValueType
+    """What is to become of their events."""
+    reason: _builtins.str
+    """Why, at most 1,024 characters; kept with the attempt. Required for NACK_ACTION_DEAD_LETTER."""
+    @_builtins.property
+    def ack_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """1 to 10,000 ack ids, of any groups."""
+
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """For a retry: how long to wait before it, up to 24 h, instead of the group's back-off. Unset: the back-off."""
+
+    def __init__(
+        self,
+        *,
+        ack_ids: _abc.Iterable[_builtins.str] | None = ...,
+        action: Global___NackAction.ValueType = ...,
+        delay: _duration_pb2.Duration | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["delay", b"delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_ids", b"ack_ids", "action", b"action", "delay", b"delay", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NackRequest: _TypeAlias = NackRequest  # noqa: Y015
+
+@_typing.final
+class NackResponse(_message.Message):
+    """The answer to Nack."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettleResult]:
+        """One for each ack id, in the order of the request."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___SettleResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NackResponse: _TypeAlias = NackResponse  # noqa: Y015
 
 @_typing.final
 class ExtendDeadlineRequest(_message.Message):

@@ -53,6 +53,11 @@ class SubscriberServiceStub:
                 request_serializer=eventbroker_dot_v1_dot_subscriber__service__pb2.AckRequest.SerializeToString,
                 response_deserializer=eventbroker_dot_v1_dot_subscriber__service__pb2.AckResponse.FromString,
                 _registered_method=True)
+        self.Nack = channel.unary_unary(
+                '/eventbroker.v1.SubscriberService/Nack',
+                request_serializer=eventbroker_dot_v1_dot_subscriber__service__pb2.NackRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_subscriber__service__pb2.NackResponse.FromString,
+                _registered_method=True)
         self.ExtendDeadline = channel.unary_unary(
                 '/eventbroker.v1.SubscriberService/ExtendDeadline',
                 request_serializer=eventbroker_dot_v1_dot_subscriber__service__pb2.ExtendDeadlineRequest.SerializeToString,
@@ -91,6 +96,15 @@ class SubscriberServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Nack(self, request, context):
+        """Nack gives deliveries back that were not handled: to be tried again later, not at all, or at once by any consumer.
+        Every id gets an outcome, in the order of the request; DONE says that the delivery was still this consumer's. Without
+        PostgreSQL a retry or a dead letter answers UNAVAILABLE and is recorded when it is back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ExtendDeadline(self, request, context):
         """ExtendDeadline gives deliveries more time. Every id gets an outcome, in the order of the request.
         """
@@ -110,6 +124,11 @@ def add_SubscriberServiceServicer_to_server(servicer, server):
                     servicer.Ack,
                     request_deserializer=eventbroker_dot_v1_dot_subscriber__service__pb2.AckRequest.FromString,
                     response_serializer=eventbroker_dot_v1_dot_subscriber__service__pb2.AckResponse.SerializeToString,
+            ),
+            'Nack': grpc.unary_unary_rpc_method_handler(
+                    servicer.Nack,
+                    request_deserializer=eventbroker_dot_v1_dot_subscriber__service__pb2.NackRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_subscriber__service__pb2.NackResponse.SerializeToString,
             ),
             'ExtendDeadline': grpc.unary_unary_rpc_method_handler(
                     servicer.ExtendDeadline,
@@ -180,6 +199,33 @@ class SubscriberService:
             '/eventbroker.v1.SubscriberService/Ack',
             eventbroker_dot_v1_dot_subscriber__service__pb2.AckRequest.SerializeToString,
             eventbroker_dot_v1_dot_subscriber__service__pb2.AckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Nack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventbroker.v1.SubscriberService/Nack',
+            eventbroker_dot_v1_dot_subscriber__service__pb2.NackRequest.SerializeToString,
+            eventbroker_dot_v1_dot_subscriber__service__pb2.NackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -53,6 +53,11 @@ class SubscriberServiceStub:
     """Ack settles deliveries: their events are done for the group. Every id gets an outcome, in the order of the request.
     Calling it again is harmless.
     """
+    Nack: _grpc.UnaryUnaryMultiCallable[_subscriber_service_pb2.NackRequest, _subscriber_service_pb2.NackResponse]
+    """Nack gives deliveries back that were not handled: to be tried again later, not at all, or at once by any consumer.
+    Every id gets an outcome, in the order of the request; DONE says that the delivery was still this consumer's. Without
+    PostgreSQL a retry or a dead letter answers UNAVAILABLE and is recorded when it is back.
+    """
     ExtendDeadline: _grpc.UnaryUnaryMultiCallable[_subscriber_service_pb2.ExtendDeadlineRequest, _subscriber_service_pb2.ExtendDeadlineResponse]
     """ExtendDeadline gives deliveries more time. Every id gets an outcome, in the order of the request."""
 
@@ -80,6 +85,11 @@ class SubscriberServiceAsyncStub(SubscriberServiceStub):
     Ack: _aio.UnaryUnaryMultiCallable[_subscriber_service_pb2.AckRequest, _subscriber_service_pb2.AckResponse]  # type: ignore[assignment]
     """Ack settles deliveries: their events are done for the group. Every id gets an outcome, in the order of the request.
     Calling it again is harmless.
+    """
+    Nack: _aio.UnaryUnaryMultiCallable[_subscriber_service_pb2.NackRequest, _subscriber_service_pb2.NackResponse]  # type: ignore[assignment]
+    """Nack gives deliveries back that were not handled: to be tried again later, not at all, or at once by any consumer.
+    Every id gets an outcome, in the order of the request; DONE says that the delivery was still this consumer's. Without
+    PostgreSQL a retry or a dead letter answers UNAVAILABLE and is recorded when it is back.
     """
     ExtendDeadline: _aio.UnaryUnaryMultiCallable[_subscriber_service_pb2.ExtendDeadlineRequest, _subscriber_service_pb2.ExtendDeadlineResponse]  # type: ignore[assignment]
     """ExtendDeadline gives deliveries more time. Every id gets an outcome, in the order of the request."""
@@ -117,6 +127,17 @@ class SubscriberServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_subscriber_service_pb2.AckResponse, _abc.Awaitable[_subscriber_service_pb2.AckResponse]]:
         """Ack settles deliveries: their events are done for the group. Every id gets an outcome, in the order of the request.
         Calling it again is harmless.
+        """
+
+    @_abc_1.abstractmethod
+    def Nack(
+        self,
+        request: _subscriber_service_pb2.NackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscriber_service_pb2.NackResponse, _abc.Awaitable[_subscriber_service_pb2.NackResponse]]:
+        """Nack gives deliveries back that were not handled: to be tried again later, not at all, or at once by any consumer.
+        Every id gets an outcome, in the order of the request; DONE says that the delivery was still this consumer's. Without
+        PostgreSQL a retry or a dead letter answers UNAVAILABLE and is recorded when it is back.
         """
 
     @_abc_1.abstractmethod

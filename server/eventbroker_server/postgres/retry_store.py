@@ -1,0 +1,73 @@
+"""Retries and dead letters in PostgreSQL: keeps the promises of ports.RetryStore."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from eventbroker_server.domain.group import GroupKey
+from eventbroker_server.ports import Waiting, WaitingGroup
+from eventbroker_server.postgres.queries import QUERIES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventbroker_server.domain.group import Group
+    from eventbroker_server.ports import Failure
+    from eventbroker_server.postgres.pool import Pool
+
+
+class PostgresRetryStore:
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def record(self, group: Group, shard: int, failures: Sequence[Failure]) -> None:
+        place = (*group.key, shard)
+        positions = sorted(failure.position for failure in failures)
+        async with self._pool.transaction() as connection:
+            rows = await connection.fetch(QUERIES["failed_before"], *place, positions)
+            before = {row["position"]: row["attempts"] for row in rows}
+            recorded = {(row["position"], row["delivery"]) for row in rows}
+            recorded.update(map(tuple, await connection.fetch(QUERIES["dead_of"], *place, positions)))
+            again: list[tuple[Any, ...]] = []
+            dead: list[tuple[Any, ...]] = []
+            for failure in sorted(failures):
+                if (failure.position, failure.delivery) in recorded:
+                    continue
+                failed = before.get(failure.position, 0) + 1
+                delay = group.retry.delay(failed, random.random())  # noqa: S311 - spreads load, hides nothing
+                item = (failure.position, failed, failure.delivery, _entry(failure, failed))
+                if failure.rejected or delay is None:
+                    dead.append((*item, failure.rejected))
+                else:
+                    again.append((*item, delay if failure.delay is None else failure.delay))
+            if again:
+                await connection.execute(QUERIES["save_retries"], *place, *zip(*again, strict=True))
+            if dead:
+                await connection.execute(QUERIES["save_dead_letters"], *place, *zip(*dead, strict=True))
+                await connection.execute(QUERIES["drop_retries"], *place, [item[0] for item in dead])
+
+    async def waiting_groups(self) -> list[WaitingGroup]:
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(QUERIES["waiting_groups"])
+        return [WaitingGroup(GroupKey(row[0], row[1]), row[2], row[3]) for row in rows]
+
+    async def due(self, key: GroupKey, shard: int, generation: int, most: int) -> list[Waiting]:
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(QUERIES["due_retries"], *key, shard, generation, most)
+        return [Waiting(*row) for row in rows]
+
+    async def queued(self, key: GroupKey, shard: int, generation: int, events: Sequence[Waiting]) -> None:
+        async with self._pool.connection() as connection:
+            await connection.execute(QUERIES["note_queued"], *key, shard, generation, *zip(*events, strict=True))
+
+    async def settled(self, key: GroupKey, shard: int, events: Sequence[Waiting]) -> None:
+        async with self._pool.connection() as connection:
+            await connection.execute(QUERIES["settle_retries"], *key, shard, *zip(*events, strict=True))
+
+
+def _entry(failure: Failure, attempt: int) -> str:
+    at = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return json.dumps({"attempt": attempt, "at": at, "consumer": failure.consumer, "error": failure.error})
