@@ -154,7 +154,10 @@ dead.tenant_id = $1 AND dead.name = $2
     AND ($5::text = '' OR dead.aggregate_type = $5)
     AND ($6::text = '' OR dead.aggregate_id = $6)
     AND ($7::text = '' OR dead.event_tenant_id = $7)
-    AND (cardinality($8::text[]) = 0 OR dead.event_id = ANY ($8))
+    AND (
+        cardinality($8::text[]) = 0
+        OR dead.event_id IN (SELECT unnest($8)) -- looked up by hash, where ANY would compare each
+    )
     AND ($9::text = '' OR strpos(dead.reason, $9) > 0)
     AND dead.dead_at >= coalesce($10::timestamptz, '-infinity')
     AND dead.dead_at < coalesce($11::timestamptz, 'infinity')
