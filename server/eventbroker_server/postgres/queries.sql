@@ -199,8 +199,8 @@ ORDER BY dead.dead_at, dead.shard, dead.position
 FOR UPDATE OF dead;
 
 -- name: redrive
--- Who waited here for another redrive finds rows gone, and goes on to the next. An event that a seek brought back may be
--- on its way to the group already: then there is a row of its attempts, which stays as it is.
+-- Who waited here for another redrive finds rows gone, and goes on to the next. An event that a seek brought back may
+-- be on its way to the group already: then there is a row of its attempts, which stays as it is.
 WITH oldest AS (
     SELECT dead.tenant_id, dead.name, dead.shard, dead.position, dead.dead_at
     FROM eventbroker.dead_letters AS dead
@@ -238,14 +238,15 @@ WITH step AS (
 ), gone AS (
     DELETE FROM eventbroker.dead_letters AS dead
     USING step
-    WHERE (dead.tenant_id, dead.name, dead.shard, dead.position) = (step.tenant_id, step.name, step.shard, step.position)
+    WHERE (dead.tenant_id, dead.name, dead.shard, dead.position)
+        = (step.tenant_id, step.name, step.shard, step.position)
     RETURNING 1
 )
 SELECT count(*) FROM gone;
 
 -- name: purge_dead_letters
--- What another broker purges or redrives at this moment is passed over. A retention is taken for a century at most, as a
--- time has its bounds.
+-- What another broker purges or redrives at this moment is passed over. A retention is taken for a century at most, as
+-- a time has its bounds.
 WITH step AS (
     SELECT dead.tenant_id, dead.name, dead.shard, dead.position
     FROM eventbroker.groups
@@ -256,7 +257,8 @@ WITH step AS (
 ), gone AS (
     DELETE FROM eventbroker.dead_letters AS dead
     USING step
-    WHERE (dead.tenant_id, dead.name, dead.shard, dead.position) = (step.tenant_id, step.name, step.shard, step.position)
+    WHERE (dead.tenant_id, dead.name, dead.shard, dead.position)
+        = (step.tenant_id, step.name, step.shard, step.position)
     RETURNING 1
 )
 SELECT count(*) FROM gone;
