@@ -53,7 +53,9 @@ class DeadLetterFilter(_message.Message):
 
     @_builtins.property
     def event_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Events by their ids, at most 1,000. For a group that gets the events of all tenants event_tenant_id must be set, too."""
+        """Events by their ids, at most 1,000. For a group that gets the events of all tenants event_tenant_id must be set,
+        too.
+        """
 
     @_builtins.property
     def dead_after(self) -> _timestamp_pb2.Timestamp:
@@ -269,7 +271,9 @@ class GetDeadLetterRequest(_message.Message):
     tenant_id: _builtins.str
     """The tenant of the group, as in ListDeadLettersRequest."""
     event_tenant_id: _builtins.str
-    """The tenant of the event, a name. Empty: that of the group; required for a group that gets the events of all tenants."""
+    """The tenant of the event, a name. Empty: that of the group; required for a group that gets the events of all
+    tenants.
+    """
     event_id: _builtins.str
     """The event's id. Required."""
     def __init__(

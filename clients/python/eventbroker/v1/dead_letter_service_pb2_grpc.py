@@ -34,8 +34,8 @@ class DeadLetterServiceStub:
     forgets those that nobody wants; the events themselves stay in the store for ever. What is left alone goes after the
     group's retention, 30 days unless it is set otherwise.
 
-    Every call answers with NOT_FOUND (GROUP_NOT_FOUND) if there is no such group, with PERMISSION_DENIED if the tenant is
-    not the caller's, and with INVALID_ARGUMENT that names every field that breaks a rule.
+    Every call answers with NOT_FOUND (GROUP_NOT_FOUND) if there is no such group, with PERMISSION_DENIED if the tenant
+    is not the caller's, and with INVALID_ARGUMENT that names every field that breaks a rule.
     """
 
     def __init__(self, channel):
@@ -75,8 +75,8 @@ class DeadLetterServiceServicer:
     forgets those that nobody wants; the events themselves stay in the store for ever. What is left alone goes after the
     group's retention, 30 days unless it is set otherwise.
 
-    Every call answers with NOT_FOUND (GROUP_NOT_FOUND) if there is no such group, with PERMISSION_DENIED if the tenant is
-    not the caller's, and with INVALID_ARGUMENT that names every field that breaks a rule.
+    Every call answers with NOT_FOUND (GROUP_NOT_FOUND) if there is no such group, with PERMISSION_DENIED if the tenant
+    is not the caller's, and with INVALID_ARGUMENT that names every field that breaks a rule.
     """
 
     def ListDeadLetters(self, request, context):
@@ -100,8 +100,8 @@ class DeadLetterServiceServicer:
         event id and position. They are dead letters no more, and their attempts are counted from 1 again.
 
         It moves all that it answers for, or none. Of two calls at the same time each moves a dead letter that the other
-        does not. NOT_FOUND (DEAD_LETTER_NOT_FOUND): an event that the filter names by its id is no dead letter of the group;
-        the details name it, and nothing was changed.
+        does not. NOT_FOUND (DEAD_LETTER_NOT_FOUND): an event that the filter names by its id is no dead letter of the
+        group; the details name it, and nothing was changed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,8 +110,8 @@ class DeadLetterServiceServicer:
     def DeleteDeadLetters(self, request, context):
         """DeleteDeadLetters forgets dead letters for good. The group never gets their events again, unless it seeks back.
 
-        Deletes many in steps: after an error some may be gone; call again. An event id in the filter that is no dead letter
-        is passed over, so that calling again is harmless.
+        Deletes many in steps: after an error some may be gone; call again. An event id in the filter that is no dead
+        letter is passed over, so that calling again is harmless.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -157,8 +157,8 @@ class DeadLetterService:
     forgets those that nobody wants; the events themselves stay in the store for ever. What is left alone goes after the
     group's retention, 30 days unless it is set otherwise.
 
-    Every call answers with NOT_FOUND (GROUP_NOT_FOUND) if there is no such group, with PERMISSION_DENIED if the tenant is
-    not the caller's, and with INVALID_ARGUMENT that names every field that breaks a rule.
+    Every call answers with NOT_FOUND (GROUP_NOT_FOUND) if there is no such group, with PERMISSION_DENIED if the tenant
+    is not the caller's, and with INVALID_ARGUMENT that names every field that breaks a rule.
     """
 
     @staticmethod

@@ -35,8 +35,8 @@ class DeadLetterServiceStub:
     forgets those that nobody wants; the events themselves stay in the store for ever. What is left alone goes after the
     group's retention, 30 days unless it is set otherwise.
 
-    Every call answers with NOT_FOUND (GROUP_NOT_FOUND) if there is no such group, with PERMISSION_DENIED if the tenant is
-    not the caller's, and with INVALID_ARGUMENT that names every field that breaks a rule.
+    Every call answers with NOT_FOUND (GROUP_NOT_FOUND) if there is no such group, with PERMISSION_DENIED if the tenant
+    is not the caller's, and with INVALID_ARGUMENT that names every field that breaks a rule.
     """
 
     @_typing.overload
@@ -55,14 +55,14 @@ class DeadLetterServiceStub:
     event id and position. They are dead letters no more, and their attempts are counted from 1 again.
 
     It moves all that it answers for, or none. Of two calls at the same time each moves a dead letter that the other
-    does not. NOT_FOUND (DEAD_LETTER_NOT_FOUND): an event that the filter names by its id is no dead letter of the group;
-    the details name it, and nothing was changed.
+    does not. NOT_FOUND (DEAD_LETTER_NOT_FOUND): an event that the filter names by its id is no dead letter of the
+    group; the details name it, and nothing was changed.
     """
     DeleteDeadLetters: _grpc.UnaryUnaryMultiCallable[_dead_letter_service_pb2.DeleteDeadLettersRequest, _dead_letter_service_pb2.DeleteDeadLettersResponse]
     """DeleteDeadLetters forgets dead letters for good. The group never gets their events again, unless it seeks back.
 
-    Deletes many in steps: after an error some may be gone; call again. An event id in the filter that is no dead letter
-    is passed over, so that calling again is harmless.
+    Deletes many in steps: after an error some may be gone; call again. An event id in the filter that is no dead
+    letter is passed over, so that calling again is harmless.
     """
 
 @_typing.type_check_only
@@ -75,8 +75,8 @@ class DeadLetterServiceAsyncStub(DeadLetterServiceStub):
     forgets those that nobody wants; the events themselves stay in the store for ever. What is left alone goes after the
     group's retention, 30 days unless it is set otherwise.
 
-    Every call answers with NOT_FOUND (GROUP_NOT_FOUND) if there is no such group, with PERMISSION_DENIED if the tenant is
-    not the caller's, and with INVALID_ARGUMENT that names every field that breaks a rule.
+    Every call answers with NOT_FOUND (GROUP_NOT_FOUND) if there is no such group, with PERMISSION_DENIED if the tenant
+    is not the caller's, and with INVALID_ARGUMENT that names every field that breaks a rule.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -92,14 +92,14 @@ class DeadLetterServiceAsyncStub(DeadLetterServiceStub):
     event id and position. They are dead letters no more, and their attempts are counted from 1 again.
 
     It moves all that it answers for, or none. Of two calls at the same time each moves a dead letter that the other
-    does not. NOT_FOUND (DEAD_LETTER_NOT_FOUND): an event that the filter names by its id is no dead letter of the group;
-    the details name it, and nothing was changed.
+    does not. NOT_FOUND (DEAD_LETTER_NOT_FOUND): an event that the filter names by its id is no dead letter of the
+    group; the details name it, and nothing was changed.
     """
     DeleteDeadLetters: _aio.UnaryUnaryMultiCallable[_dead_letter_service_pb2.DeleteDeadLettersRequest, _dead_letter_service_pb2.DeleteDeadLettersResponse]  # type: ignore[assignment]
     """DeleteDeadLetters forgets dead letters for good. The group never gets their events again, unless it seeks back.
 
-    Deletes many in steps: after an error some may be gone; call again. An event id in the filter that is no dead letter
-    is passed over, so that calling again is harmless.
+    Deletes many in steps: after an error some may be gone; call again. An event id in the filter that is no dead
+    letter is passed over, so that calling again is harmless.
     """
 
 class DeadLetterServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -111,8 +111,8 @@ class DeadLetterServiceServicer(metaclass=_abc_1.ABCMeta):
     forgets those that nobody wants; the events themselves stay in the store for ever. What is left alone goes after the
     group's retention, 30 days unless it is set otherwise.
 
-    Every call answers with NOT_FOUND (GROUP_NOT_FOUND) if there is no such group, with PERMISSION_DENIED if the tenant is
-    not the caller's, and with INVALID_ARGUMENT that names every field that breaks a rule.
+    Every call answers with NOT_FOUND (GROUP_NOT_FOUND) if there is no such group, with PERMISSION_DENIED if the tenant
+    is not the caller's, and with INVALID_ARGUMENT that names every field that breaks a rule.
     """
 
     @_abc_1.abstractmethod
@@ -144,8 +144,8 @@ class DeadLetterServiceServicer(metaclass=_abc_1.ABCMeta):
         event id and position. They are dead letters no more, and their attempts are counted from 1 again.
 
         It moves all that it answers for, or none. Of two calls at the same time each moves a dead letter that the other
-        does not. NOT_FOUND (DEAD_LETTER_NOT_FOUND): an event that the filter names by its id is no dead letter of the group;
-        the details name it, and nothing was changed.
+        does not. NOT_FOUND (DEAD_LETTER_NOT_FOUND): an event that the filter names by its id is no dead letter of the
+        group; the details name it, and nothing was changed.
         """
 
     @_abc_1.abstractmethod
@@ -156,8 +156,8 @@ class DeadLetterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_dead_letter_service_pb2.DeleteDeadLettersResponse, _abc.Awaitable[_dead_letter_service_pb2.DeleteDeadLettersResponse]]:
         """DeleteDeadLetters forgets dead letters for good. The group never gets their events again, unless it seeks back.
 
-        Deletes many in steps: after an error some may be gone; call again. An event id in the filter that is no dead letter
-        is passed over, so that calling again is harmless.
+        Deletes many in steps: after an error some may be gone; call again. An event id in the filter that is no dead
+        letter is passed over, so that calling again is harmless.
         """
 
 def add_DeadLetterServiceServicer_to_server(servicer: DeadLetterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
