@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import grpc
 from eventbroker.v1 import event_pb2, event_store_service_pb2, publisher_service_pb2, subscriber_service_pb2
+from eventbroker.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceStub
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceStub
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceStub
@@ -54,6 +55,7 @@ class Client:
         self.publisher = PublisherServiceStub(self.channel)
         self.subscriber = SubscriberServiceStub(self.channel)
         self.event_store = EventStoreServiceStub(self.channel)
+        self.dead_letters = DeadLetterServiceStub(self.channel)
 
     async def __aenter__(self) -> Self:
         return self

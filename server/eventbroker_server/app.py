@@ -22,6 +22,7 @@ from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.delivery import Rhythm
 from eventbroker_server.broker.publishing import Publishing
 from eventbroker_server.broker.relay import Relay
+from eventbroker_server.broker.retention import Retention
 from eventbroker_server.broker.retry import Retries
 from eventbroker_server.broker.settle import Settling
 from eventbroker_server.broker.subscription import StreamTimes
@@ -29,6 +30,7 @@ from eventbroker_server.broker.subscriptions import Subscriptions
 from eventbroker_server.broker.tasks import end
 from eventbroker_server.domain.ack_id import Signer
 from eventbroker_server.engines import embedded_engines
+from eventbroker_server.postgres.dead_letter_store import PostgresDeadLetterStore
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.migrate import migrate
@@ -39,6 +41,7 @@ from eventbroker_server.redis.connection import check_redis, open_redis
 from eventbroker_server.redis.streams import RedisStreams
 from eventbroker_server.rpc.auth import OpenProvider, check_host
 from eventbroker_server.rpc.convert import EventCodec
+from eventbroker_server.rpc.dead_letters import DeadLetterServicer
 from eventbroker_server.rpc.door import Door
 from eventbroker_server.rpc.event_store import EventStoreServicer
 from eventbroker_server.rpc.publisher import PublisherServicer, PublishLimits
@@ -76,6 +79,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         postgres_version = await check_postgres(pool)
         installation = await migrate(pool, settings.shards)
         event_log, groups = PostgresEventLog(pool), PostgresGroupStore(pool)
+        dead_letters = PostgresDeadLetterStore(pool)
 
         redis = await stack.enter_async_context(open_redis(settings, redis_url))
         redis_version = await check_redis(redis)
@@ -118,6 +122,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             relays.append(relay)
             spawn(subscriptions.listen(shard), f"signals {shard}")
             spawn(subscriptions.beat(shard, settings.process_ttl), f"heartbeat {shard}")
+        spawn(Retention(dead_letters, settings.dead_letter_purge_interval).run(), "dead letter purge")
         await stack.enter_async_context(_working("relay", relays, tasks))
         await stack.enter_async_context(_working("writer", writers, tasks))
 
@@ -134,6 +139,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
                 FlowControl(settings.max_unsettled_events, settings.max_unsettled_bytes, settings.max_batch_events),
             ),
             EventStoreServicer(event_log),
+            DeadLetterServicer(dead_letters, groups, event_log),
             settings.max_publish_bytes,
         )
         port = await server.start(settings.host, settings.port)

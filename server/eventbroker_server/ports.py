@@ -2,7 +2,7 @@
 
 broker/ knows these and nothing of PostgreSQL, Redis or protobuf; postgres/, redis/ and rpc/ keep the promises, and
 tests/contract/ holds them to it on every engine we support. All methods may raise StoreUnavailable (EventLog,
-GroupStore) or StreamsUnavailable (Streams): then what they were to do may have happened or not.
+GroupStore, DeadLetterStore) or StreamsUnavailable (Streams): then what they were to do may have happened or not.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from eventbroker_server.domain.ack_id import AckId
+    from eventbroker_server.domain.dead_letter import DeadLetter, DeadLetterFilter, DeadLetterPlace, Redriven
     from eventbroker_server.domain.event import AggregateKey, Event, EventKey, StoredEvent
     from eventbroker_server.domain.group import Group, GroupKey
 
@@ -338,6 +339,31 @@ class Streams(Protocol):
 
     async def tell_opened(self, shard: int, group: str, consumer: str) -> None:
         """Tell other brokers that this one has the consumer now."""
+
+
+class DeadLetterStore(Protocol):
+    """What groups have given up. Each method looks at one group only, which need not exist, but for `purge`."""
+
+    async def page(
+        self, key: GroupKey, wanted: DeadLetterFilter, before: DeadLetterPlace | None, count: int
+    ) -> list[DeadLetter]:
+        """The newest `count` of those that are wanted, or the newest before a place. Without their history."""
+
+    async def find(self, key: GroupKey, event: EventKey) -> DeadLetter | None: ...
+
+    async def redrive(
+        self, key: GroupKey, wanted: DeadLetterFilter, most: int, rate: float, *, dry_run: bool
+    ) -> Redriven:
+        """Turn the oldest `most` of those that are wanted into retries with no attempt so far, `rate` of them due in a
+        second, or all at once if that is 0: all in one step, or none. Of two who do it at once each gets others.
+
+        Raises DeadLetterNotFound, with nothing changed, for event ids of the filter that are no dead letters."""
+
+    async def delete(self, key: GroupKey, wanted: DeadLetterFilter, *, dry_run: bool) -> int:
+        """Forget those that are wanted, in steps, and answer how many they were."""
+
+    async def purge(self) -> int:
+        """Forget what is past the retention of its group, in steps, and answer how many they were."""
 
 
 class Codec(Protocol):

@@ -81,6 +81,7 @@ class Settings:
     heartbeat_interval: float = 15.0
     stream_max_age: float = 3600.0  # give or take 10 %
     ack_deadline: float = 30.0  # of a new group, if it does not say
+    dead_letter_purge_interval: float = 3600.0  # how often to look for dead letters that are past their retention
     max_unsettled_events: int = 256
     max_unsettled_bytes: int = 16 * MEBI
     max_batch_events: int = 64
@@ -122,7 +123,8 @@ class Settings:
         for name in ("postgres_pool_size", "flush_events", "max_publish_events"):
             if getattr(self, name) < 1:
                 raise BadSetting(name, "must be at least 1")
-        for name in ("sweep_interval", "checkpoint_interval", "heartbeat_interval", "postgres_timeout", "process_ttl"):
+        intervals = [name for name in known_numbers(type(self)) if name.endswith("_interval")]
+        for name in (*intervals, "postgres_timeout", "process_ttl"):
             if getattr(self, name) < 0.01:
                 raise BadSetting(name, "must be at least 0.01 s")
         if self.redis_timeout <= 1.5:

@@ -10,6 +10,7 @@ import asyncpg
 import grpc
 import pytest
 from eventbroker.v1 import subscriber_service_pb2 as pb
+from eventbroker.v1.dead_letter_service_pb2 import DeadLetterFilter, RedriveDeadLettersRequest
 from eventbroker.v1.subscriber_service_pb2 import FlowControl
 
 from tests.client import ALREADY_SETTLED, DONE, OUTDATED, UNKNOWN, ack_ids, event, violations
@@ -241,3 +242,23 @@ async def test_a_bad_delay_is_refused(broker: Client, seconds: int, action: int)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await broker.nack(["x"], action, seconds=seconds, reason="r")
     assert set(violations(caught.value)) == {"delay"}
+
+
+async def test_a_redriven_dead_letter_comes_to_its_group_alone_as_a_first_attempt_and_can_die_again(
+    broker: Client, stores: Stores
+) -> None:
+    filter_ = DeadLetterFilter(all=True)
+    async with await broker.subscribe("g") as stream, await broker.subscribe("other") as other:
+        await broker.publish(event())
+        first = await one_more(stream)
+        await other.take_and_ack(1)
+        for _ in range(2):
+            await broker.nack([first.ack_id], pb.NACK_ACTION_DEAD_LETTER, reason="the fault")
+            await broker.dead_letters.RedriveDeadLetters(RedriveDeadLettersRequest(group="g", filter=filter_))
+            again = await one_more(stream)
+            assert (again.event, again.attempt) == (first.event, 1)
+            first = again
+        assert await broker.nack([first.ack_id], pb.NACK_ACTION_DEAD_LETTER, reason="still there") == [DONE]
+        await other.nothing_but_heartbeats(1)
+    (letter,) = await rows(stores, "dead_letters")
+    assert [one["error"] for one in json.loads(letter["history"])] == ["the fault", "the fault", "still there"]

@@ -21,6 +21,7 @@ VIOLATIONS = [errors.Violation(f"events[{number}].event_id", f"breaks rule {numb
 ARGUMENTS: dict[type[errors.BrokerError], tuple[Any, ...]] = {
     errors.InvalidArgument: (VIOLATIONS,),
     errors.VersionConflict: (CONFLICTS,),
+    errors.DeadLetterNotFound: ("billing", ["e1", "e2"]),
     errors.Overloaded: ("streams", 10, 2.5),
     errors.BadSetting: ("port", "is taken"),
     errors.UnsafeStore: ("it forgets", "Make it remember"),
@@ -117,6 +118,17 @@ def test_a_missing_event_is_named() -> None:
     assert (told.resource_type, told.resource_name) == ("event", "e1")
 
 
+def test_each_missing_dead_letter_is_named() -> None:
+    status = sent(errors.DeadLetterNotFound("billing", ["e1", "e2"]))
+    resources = [error_details_pb2.ResourceInfo() for _ in status.details[1:]]
+    for packed, resource in zip(status.details[1:], resources, strict=True):
+        packed.Unpack(resource)
+    assert [(each.resource_type, each.resource_name) for each in resources] == [
+        ("dead_letter", "e1"),
+        ("dead_letter", "e2"),
+    ]
+
+
 LONG_ID = "🙂" * 256
 
 
@@ -128,6 +140,8 @@ LONG_ID = "🙂" * 256
         errors.VersionConflict([errors.Conflict("T" * 128, LONG_ID, "exists", 2**60)] * 1000),
         errors.EventIdReused(event_id=LONG_ID, tenant_id="t" * 128),
         errors.EventNotFound(event_id=LONG_ID, tenant_id="t" * 128),
+        errors.DeadLetterNotFound("g" * 128, [LONG_ID] * 1000),
+        errors.DeadLetterNotFound("g" * 128, [str(number) for number in range(1000)]),
         errors.GroupMismatch(group="g" * 128, event_types=",".join(["t" * 130] * 100), ack_deadline_seconds="30"),
     ],
     ids=lambda error: type(error).__name__,

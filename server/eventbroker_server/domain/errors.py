@@ -8,7 +8,10 @@ later. rpc/status.py maps each class to a gRPC status, and a test fails if one i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class BrokerError(Exception):
@@ -87,6 +90,22 @@ class EventNotFound(BrokerError):
     """There is no such event."""
 
     reason = "EVENT_NOT_FOUND"
+
+
+class GroupNotFound(BrokerError):
+    """There is no such group."""
+
+    reason = "GROUP_NOT_FOUND"
+
+
+class DeadLetterNotFound(BrokerError):
+    """The group has no such dead letter."""
+
+    reason = "DEAD_LETTER_NOT_FOUND"
+
+    def __init__(self, group: str, event_ids: Sequence[str]) -> None:
+        self.event_ids = event_ids
+        super().__init__(group=group, event_ids=", ".join(event_ids))
 
 
 class GroupMismatch(BrokerError):

@@ -15,7 +15,9 @@ _EVENT = (
 def _load() -> dict[str, str]:
     text = resources.files("eventbroker_server.postgres").joinpath("queries.sql").read_text()
     parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)[1:]
-    return {name: body.strip().replace("{event}", _EVENT) for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    named = {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    shared = {"event": _EVENT, "wanted_dead_letter": named.pop("wanted_dead_letter")}
+    return {name: re.sub(r"\{(\w+)\}", lambda part: shared[part[1]], body) for name, body in named.items()}
 
 
 QUERIES = _load()

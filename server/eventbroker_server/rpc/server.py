@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 import grpc
 from eventbroker.events.v1 import role_pb2, session_pb2, user_pb2
-from eventbroker.v1 import event_store_service_pb2, publisher_service_pb2, subscriber_service_pb2
+from eventbroker.v1 import (
+    dead_letter_service_pb2,
+    event_store_service_pb2,
+    publisher_service_pb2,
+    subscriber_service_pb2,
+)
+from eventbroker.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
 from eventbroker.v1.event_store_service_pb2_grpc import add_EventStoreServiceServicer_to_server
 from eventbroker.v1.publisher_service_pb2_grpc import add_PublisherServiceServicer_to_server
 from eventbroker.v1.subscriber_service_pb2_grpc import add_SubscriberServiceServicer_to_server
@@ -17,6 +23,7 @@ from eventbroker_server.domain.errors import BadSetting
 from eventbroker_server.rpc.auth import check_methods
 
 if TYPE_CHECKING:
+    from eventbroker_server.rpc.dead_letters import DeadLetterServicer
     from eventbroker_server.rpc.door import Door
     from eventbroker_server.rpc.event_store import EventStoreServicer
     from eventbroker_server.rpc.publisher import PublisherServicer
@@ -26,6 +33,7 @@ SERVICES = [
     publisher_service_pb2.DESCRIPTOR.services_by_name["PublisherService"],
     subscriber_service_pb2.DESCRIPTOR.services_by_name["SubscriberService"],
     event_store_service_pb2.DESCRIPTOR.services_by_name["EventStoreService"],
+    dead_letter_service_pb2.DESCRIPTOR.services_by_name["DeadLetterService"],
 ]
 
 # Reflection can show what is loaded: with these, the seed's events are readable in grpcurl.
@@ -60,6 +68,7 @@ class Server:
         publisher: PublisherServicer,
         subscriber: SubscriberServicer,
         event_store: EventStoreServicer,
+        dead_letters: DeadLetterServicer,
         max_publish_bytes: int,
     ) -> None:
         self._server = grpc.aio.server(interceptors=[door], options=_options(max_publish_bytes))
@@ -67,6 +76,7 @@ class Server:
         add_PublisherServiceServicer_to_server(publisher, self._server)
         add_SubscriberServiceServicer_to_server(subscriber, self._server)
         add_EventStoreServiceServicer_to_server(event_store, self._server)
+        add_DeadLetterServiceServicer_to_server(dead_letters, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.full_name for service in SERVICES]
         reflection.enable_server_reflection(

@@ -23,6 +23,8 @@ CODES: dict[type[errors.BrokerError], int] = {
     errors.EventIdReused: code_pb2.ALREADY_EXISTS,
     errors.VersionConflict: code_pb2.ABORTED,
     errors.EventNotFound: code_pb2.NOT_FOUND,
+    errors.GroupNotFound: code_pb2.NOT_FOUND,
+    errors.DeadLetterNotFound: code_pb2.NOT_FOUND,
     errors.GroupMismatch: code_pb2.FAILED_PRECONDITION,
     errors.Unauthenticated: code_pb2.UNAUTHENTICATED,
     errors.PermissionDenied: code_pb2.PERMISSION_DENIED,
@@ -41,6 +43,7 @@ CODES: dict[type[errors.BrokerError], int] = {
 _MOST_MESSAGE = 400  # bytes
 _MOST_VALUE = 600
 _MOST_DETAILS = 3_600
+_MOST_TYPE_URL = 50  # with which each detail is packed
 
 
 def status_of(error: errors.BrokerError) -> grpc.Status:
@@ -95,4 +98,13 @@ def _details(error: errors.BrokerError) -> list[Message]:
         details.append(
             error_details_pb2.ResourceInfo(resource_type="event", resource_name=error.details.get("event_id"))
         )
+    elif isinstance(error, errors.DeadLetterNotFound):
+        told = sum(detail.ByteSize() for detail in details)
+        for event_id in error.event_ids:
+            missing = error_details_pb2.ResourceInfo(resource_type="dead_letter", resource_name=event_id)
+            told += missing.ByteSize() + _MOST_TYPE_URL
+            if told > _MOST_DETAILS:
+                break
+            details.append(missing)
+        info.metadata["dead_letters"] = str(len(error.event_ids))
     return details
