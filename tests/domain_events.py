@@ -40,7 +40,9 @@ _names = st.from_regex(r"[A-Za-z0-9._-]{1,128}", fullmatch=True)
 _types = st.from_regex(r"[a-z0-9_-]{1,9}(\.[a-z0-9_-]{1,9}){0,7}", fullmatch=True)
 _ids = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=256)
 _maybe_ids = st.just("") | _ids
-_moments = st.datetimes(timezones=st.just(UTC)) | st.sampled_from([FIRST_MOMENT, LAST_MOMENT])
+_moments = st.datetimes(
+    FIRST_MOMENT.replace(tzinfo=None), LAST_MOMENT.replace(tzinfo=None), timezones=st.just(UTC)
+) | st.sampled_from([FIRST_MOMENT, LAST_MOMENT])
 _attribute_values = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=200)
 
 _json_values = st.recursive(

@@ -21,7 +21,7 @@ from eventbroker_server.broker.append import AppendLimits, Writer
 from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.delivery import Rhythm
 from eventbroker_server.broker.publishing import Publishing
-from eventbroker_server.broker.relay import Relay
+from eventbroker_server.broker.relay import Relay, Tail
 from eventbroker_server.broker.retention import Retention
 from eventbroker_server.broker.retry import Retries
 from eventbroker_server.broker.settle import Settling
@@ -116,7 +116,14 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         writers: list[Writer] = []
         for shard in range(installation.shards):
             relay = Relay(
-                event_log, streams, codec, shard, subscriptions.relayed, settings.sweep_interval, settings.linger
+                event_log,
+                streams,
+                codec,
+                shard,
+                subscriptions.relayed,
+                settings.sweep_interval,
+                settings.linger,
+                Tail(settings.tail_age, settings.tail_bytes),
             )
             writers.append(Writer(event_log, shard, _append_limits(settings), relay.offer))
             relays.append(relay)

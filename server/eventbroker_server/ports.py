@@ -250,6 +250,11 @@ class Streams(Protocol):
     async def relay(self, shard: int, entries: Sequence[Entry]) -> int | None:
         """Add entries at consecutive positions if the head is right before them; answer the head as it is then."""
 
+    async def trim(self, shard: int, age: float, size: int) -> int:
+        """Forget what was relayed more than `age` seconds ago, and the oldest as long as the rest is more than `size`
+        bytes, give or take what comes in a second. A group that has not read all of it is missing then. Answers the
+        position of the newest that was forgotten, or 0."""
+
     async def types(self, shard: int) -> set[str]:
         """The event types that have a stream."""
 

@@ -75,6 +75,8 @@ class Settings:
     aggregate_cache: int = 100_000  # aggregates whose version is remembered
 
     # Relay and delivery.
+    tail_age: float = 24 * 3600.0  # how long Redis keeps an event, whoever has not read it
+    tail_bytes: int = 256 * MEBI  # of events that Redis keeps at most, in each shard
     sweep_interval: float = 2.0  # how often to look for what a crash left behind
     checkpoint_interval: float = 2.0  # how often a group's progress is written to PostgreSQL
     process_ttl: float = 10.0  # a broker that is silent for this long counts as dead

@@ -503,6 +503,90 @@ async def test_a_lost_head_is_told_by_the_streams_that_are_there(shard: Shard) -
     assert await shard.streams.head(0) == 3
 
 
+# The bounds of the tail.
+
+
+async def trim(shard: Shard, age: float = 3600.0, size: int = 1 << 30) -> int:
+    return await shard.streams.trim(0, age, size)
+
+
+async def aged(shard: Shard) -> bool:
+    """Whether everything that was relayed is more than a second old, and trimmed by now."""
+    return await trim(shard, age=1.0) > 0
+
+
+async def test_what_is_young_and_small_is_kept(shard: Shard) -> None:
+    await shard.live(3)
+    assert await trim(shard) == 0
+    assert await shard.ids() == ["1-0", "2-0", "3-0"]
+
+
+async def test_the_tail_is_bounded_by_size(shard: Shard) -> None:
+    await shard.live(3)
+    assert await trim(shard, size=len(b"event 1") * 3) == 0
+    await shard.streams.settle([ack(one, ANN) for one in await shard.read(ANN, 3)])
+    assert await trim(shard, size=0) == 3
+    assert await shard.ids() == []
+    assert await shard.relay(4, 4) == 4
+    assert positions(await shard.read(ANN, 9)) == [4]
+
+
+async def test_the_tail_is_bounded_by_age(shard: Shard) -> None:
+    await shard.live(2, USER, ROLE)
+    await shard.read(ANN, 9, USER, ROLE)
+    assert not await aged(shard)
+    await eventually(lambda: aged(shard))
+    await shard.relay(3, 3)
+    assert await shard.ids() == ["3-0"]
+    assert await shard.ids(ROLE) == []
+
+
+async def test_a_group_that_read_everything_goes_on_after_a_trim(shard: Shard) -> None:
+    await shard.live(3)
+    first, *rest = await shard.read(ANN, 3)
+    assert await trim(shard, size=0) == 3
+    assert await shard.open()
+    assert await shard.streams.settle([ack(one, ANN) for one in rest]) == [DONE, DONE]
+    assert await shard.progress() == Progress(3, 0, 1)
+    assert await shard.streams.settle([ack(first, ANN)]) == [DONE]
+
+
+async def test_a_group_that_is_overtaken_is_made_anew_at_its_checkpoint(shard: Shard) -> None:
+    await shard.live(3)
+    await shard.read(ANN, 2)
+    assert await trim(shard, size=0) == 3
+    with pytest.raises(Stale):
+        await shard.read(ANN, 1)
+    assert await shard.open() is None
+    assert await shard.make(generation=2) == GroupState(2, joined_at=3, backfill_to=3, fed=0, waiting=0)
+
+
+async def test_a_type_whose_beginning_was_trimmed_before_the_group_joined_it_makes_the_group_anew(shard: Shard) -> None:
+    await shard.live(1)
+    await shard.read(ANN, 1)
+    await shard.relay(2, 3, ROLE)
+    await trim(shard, size=0)
+    assert await shard.open(USER, ROLE) is None
+    assert await shard.make(USER, ROLE, checkpoint=1, generation=2)
+
+
+async def test_a_new_type_is_joined_without_ado_after_a_trim(shard: Shard) -> None:
+    await shard.live(1)
+    await shard.read(ANN, 1)
+    await trim(shard, size=0)
+    await shard.relay(2, 3, ROLE)
+    assert await shard.open(USER, ROLE)
+    assert positions(await shard.read(ANN, 9, USER, ROLE)) == [2, 3]
+
+
+async def test_a_lost_head_is_told_by_streams_that_were_trimmed(shard: Shard) -> None:
+    await shard.live(3)
+    await shard.read(ANN, 3)
+    await trim(shard, size=0)
+    await shard.redis.delete(shard.keys.head)
+    assert await shard.streams.start_at(0, 7) == 3
+
+
 # More time, and handing back.
 
 

@@ -16,7 +16,7 @@ import pytest
 from eventbroker.v1 import event_pb2
 from eventbroker_server.broker.append import AppendLimits, Writer
 from eventbroker_server.broker.decide import Expectation, Request
-from eventbroker_server.broker.relay import Relay
+from eventbroker_server.broker.relay import Relay, Tail
 from eventbroker_server.domain.errors import EventIdReused, StoreUnavailable, StreamsUnavailable, VersionConflict
 from eventbroker_server.domain.event import DataForm, Event, Metadata
 from eventbroker_server.postgres.event_log import PostgresEventLog
@@ -210,7 +210,9 @@ class Broker:
         self.committed: list[list[StoredEvent]] = []
         self.writer = Writer(self.log, 0, LIMITS, self.committed.append)
         self.writing = world.runner.get_loop().create_task(self.writer.run())
-        self.relay = Relay(self.relay_log, self.streams, EventCodec(), 0, lambda shard, types: None, 60.0, 0.0)
+        self.relay = Relay(
+            self.relay_log, self.streams, EventCodec(), 0, lambda shard, types: None, 60.0, 0.0, Tail(3600.0, 1 << 30)
+        )
         self.relay.close()  # so that `run` ends when nothing waits
 
     async def end(self) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable, UnsafeStore
 from eventbroker_server.ports import Entry
@@ -30,6 +30,13 @@ _MOST_WAITING = 64 << 20  # bytes; what comes beyond them is dropped here, and r
 _GRACE = 0.003  # how long to wait for another broker's relay before reading its events from PostgreSQL
 
 
+class Tail(NamedTuple):
+    """How much of a shard is kept in Redis: seconds, and bytes."""
+
+    age: float
+    size: int
+
+
 class Relay:
     """Relays one shard. `offer` takes what this broker committed; `relayed` is told the types that were added, or none
     when there may be anything new."""
@@ -43,6 +50,7 @@ class Relay:
         relayed: Callable[[int, Iterable[str]], None],
         sweep_interval: float,
         linger: float,
+        tail: Tail,
     ) -> None:
         self._log = event_log
         self._streams = streams
@@ -51,6 +59,7 @@ class Relay:
         self._relayed = relayed
         self._sweep_interval = sweep_interval
         self._linger = linger
+        self._tail = tail
         self._waiting: deque[StoredEvent] = deque()
         self._bytes = 0
         self._arrived = asyncio.Event()
@@ -108,7 +117,7 @@ class Relay:
                     pass
 
     async def sweep(self) -> None:
-        """Relay all that is committed and not relayed yet."""
+        """Relay all that is committed and not relayed yet, and trim the tail."""
         committed = await self._log.head(self._shard)
         head = await self._streams.head(self._shard)
         if head is None:
@@ -124,6 +133,8 @@ class Relay:
             )
         while head < committed:
             head = await self._relay_from_log(head, committed)
+        if trimmed := await self._streams.trim(self._shard, self._tail.age, self._tail.size):
+            log.debug("trimmed", extra={"shard": self._shard, "position": trimmed})
 
     async def _relay_waiting(self) -> None:
         batch: list[Entry] = []

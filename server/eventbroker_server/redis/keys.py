@@ -30,6 +30,18 @@ class Keys(NamedTuple):
     def signals(self) -> str:
         return self._key("signals")
 
+    @property
+    def tail(self) -> str:
+        return self._key("tail")
+
+    @property
+    def added(self) -> str:
+        return self._key("added")
+
+    @property
+    def before(self) -> str:
+        return self._key("before")
+
     def events(self, event_type: str) -> str:
         return self._key("events", event_type)
 

@@ -9,7 +9,8 @@ local head = tonumber(redis.call('GET', KEYS[1]) or -1)
 if head < 0 then
   return -1
 end
-if tonumber(redis.call('HGET', KEYS[2], 'generation') or -1) < generation then
+local made_now = tonumber(redis.call('HGET', KEYS[2], 'generation') or -1) < generation
+if made_now then
   if ARGV[4] == '0' then
     return -3
   end
@@ -35,9 +36,21 @@ if pending.err or redis.pcall('XPENDING', state[6], group).err then
 end
 for i = 8, #KEYS do
   local made = redis.pcall('XGROUP', 'CREATE', KEYS[i], group, state[2] .. '-0', 'MKSTREAM')
-  if redis.call('HSETNX', KEYS[2], 'member:' .. KEYS[i], 1) == 0 and not made.err then
+  local joins = redis.call('HSETNX', KEYS[2], 'member:' .. KEYS[i], 1) == 1
+  if not joins and not made.err then
     redis.call('XGROUP', 'DESTROY', KEYS[i], group) -- it was a member, and somebody destroyed that
     return -3
+  end
+  if joins and not made_now then
+    local info = redis.call('XINFO', 'STREAM', KEYS[i])
+    for at = 1, #info, 2 do
+      info[info[at]] = info[at + 1]
+    end
+    if info['entries-added'] > info['length'] then
+      -- Its beginning was trimmed before the group joined it. A group that is made now begins after the head.
+      redis.call('HDEL', KEYS[2], 'generation')
+      return -3
+    end
   end
 end
 return {tonumber(state[1]), tonumber(state[2]), tonumber(state[3]), tonumber(state[4]),

@@ -8,9 +8,11 @@ if head then
 end
 local last = -1
 for _, event_type in ipairs(redis.call('SMEMBERS', KEYS[2])) do
-  local newest = redis.call('XREVRANGE', ARGV[2] .. event_type, '+', '-', 'COUNT', 1)[1] -- of this shard's slot
-  if newest then
-    last = math.max(last, tonumber(string.match(newest[1], '^%d+')))
+  local info = redis.pcall('XINFO', 'STREAM', ARGV[2] .. event_type) -- of this shard's slot; maybe deleted
+  for at = 1, #info, 2 do
+    if info[at] == 'last-generated-id' then -- also of what was trimmed
+      last = math.max(last, tonumber(string.match(info[at + 1], '^%d+')))
+    end
   end
 end
 redis.call('SET', KEYS[1], string.format('%.0f', last >= 0 and last or tonumber(ARGV[1])))

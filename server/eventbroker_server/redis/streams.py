@@ -77,9 +77,15 @@ class RedisStreams:
         for entry in entries:
             index = streams.setdefault(entry.event_type, len(streams) + 1)
             args += (index, entry.tenant_id, entry.body)
-        names = [keys.head, keys.types, keys.signals, *map(keys.events, streams)]
+        names = [keys.head, keys.types, keys.signals, keys.added, *map(keys.events, streams)]
         head = await self._run("relay", names, entries[0].position, self.process, ",".join(streams), *args)
         return None if head == _NO_HEAD else int(head)
+
+    async def trim(self, shard: int, age: float, size: int) -> int:
+        keys = self._keys(shard)
+        args = (int(age), size, keys.events(""), keys.state(""))
+        names = [keys.head, keys.types, keys.added, keys.tail, keys.before]
+        return int(await self._run("trim", names, *args))
 
     async def types(self, shard: int) -> set[str]:
         async with translated():
