@@ -7,8 +7,15 @@ import uuid
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-from eventbroker.v1 import event_pb2, event_store_service_pb2, publisher_service_pb2, subscriber_service_pb2
+from eventbroker.v1 import (
+    event_pb2,
+    event_store_service_pb2,
+    group_service_pb2,
+    publisher_service_pb2,
+    subscriber_service_pb2,
+)
 from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceStub
+from eventbroker.v1.group_service_pb2_grpc import GroupServiceStub
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceStub
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceStub
 from grpc_status import rpc_status
@@ -54,6 +61,7 @@ class Client:
         self.publisher = PublisherServiceStub(self.channel)
         self.subscriber = SubscriberServiceStub(self.channel)
         self.event_store = EventStoreServiceStub(self.channel)
+        self.groups = GroupServiceStub(self.channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -68,6 +76,14 @@ class Client:
     async def get_event(self, event_id: str, tenant_id: str = "acme") -> event_pb2.Event:
         request = event_store_service_pb2.GetEventRequest(tenant_id=tenant_id, event_id=event_id)
         return (await self.event_store.GetEvent(request, timeout=TIMEOUT)).event
+
+    async def create_group(self, name: str, *event_types: str, **fields: Any) -> group_service_pb2.Group:
+        request = group_service_pb2.CreateGroupRequest(name=name, event_types=event_types, **fields)
+        return (await self.groups.CreateGroup(request, timeout=TIMEOUT)).group
+
+    async def get_group(self, name: str, tenant_id: str = "") -> group_service_pb2.GetGroupResponse:
+        request = group_service_pb2.GetGroupRequest(name=name, tenant_id=tenant_id)
+        return await self.groups.GetGroup(request, timeout=TIMEOUT)
 
     async def ack(self, ack_ids: Iterable[str]) -> list[int]:
         request = subscriber_service_pb2.AckRequest(ack_ids=ack_ids)

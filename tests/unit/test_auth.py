@@ -7,6 +7,7 @@ from typing import Any
 import eventbroker.v1
 import pytest
 from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceServicer
+from eventbroker.v1.group_service_pb2_grpc import GroupServiceServicer
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceServicer
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceServicer
 from eventbroker_server.app import running
@@ -37,9 +38,14 @@ OWN = sorted(own_methods())
 
 
 def make_server() -> Server:
-    unimplemented: list[Any] = [PublisherServiceServicer, SubscriberServiceServicer, EventStoreServiceServicer]
-    publisher, subscriber, event_store = (servicer() for servicer in unimplemented)
-    return Server(Door(OpenProvider(), 1), publisher, subscriber, event_store, 1024)
+    unimplemented: list[Any] = [
+        PublisherServiceServicer,
+        SubscriberServiceServicer,
+        EventStoreServiceServicer,
+        GroupServiceServicer,
+    ]
+    publisher, subscriber, event_store, groups = (servicer() for servicer in unimplemented)
+    return Server(Door(OpenProvider(), 1), publisher, subscriber, event_store, groups, 1024)
 
 
 def test_there_are_methods_to_check() -> None:

@@ -37,6 +37,7 @@ class ClosingReason(Enum):
     SHUTDOWN = 1
     MAX_AGE = 2
     REPLACED = 3
+    GROUP_DELETED = 4
 
 
 @dataclass(slots=True)
@@ -71,6 +72,7 @@ class Consumer:
         self.holds: dict[Place, Hold] = {}
         self.closing: ClosingReason | None = None
         self.doubtful: set[int] = set()  # shards where a read may have taken entries whose reply was lost
+        self.enrolled: dict[int, int] = {}  # by shard: the generation in which Redis knows it
         self.ack_deadline = ack_deadline
         self._extended = False  # deadlines may not be in order any more
         self._wake = wake

@@ -173,6 +173,9 @@ class Delivery:
             if self._generations.get(membership.shard) != membership.generation:
                 self._generations[membership.shard] = membership.generation
                 self._outdate(membership)
+            await self._enroll(membership)
+            if self.group.paused:
+                return
             more = False
             fed = await self._feed(membership)
             for consumer in self._in_turn():
@@ -335,6 +338,40 @@ class Delivery:
             except BaseException:
                 self._stirred = True
                 raise
+
+    # Changes of the group.
+
+    def adopt(self, group: Group) -> None:
+        """Go on as the group is now. What is handed out stays, but for types that it does not want any more."""
+        refiltered = group.filter != self.group.filter
+        self.group = group
+        for membership in self.memberships:
+            membership.group = group
+            if refiltered:
+                membership.lose()
+        for consumer in self.consumers.values():
+            consumer.ack_deadline = group.ack_deadline
+            if refiltered:
+                unwanted = [
+                    place
+                    for place, hold in consumer.holds.items()
+                    if hold.stream and not group.filter.matches(hold.stream)
+                ]
+                consumer.take_back(unwanted)
+        self.wake()
+
+    def dissolve(self) -> None:
+        """The group is no more: end all streams."""
+        for consumer in self.consumers.values():
+            consumer.close(ClosingReason.GROUP_DELETED)
+
+    async def _enroll(self, membership: ShardMembership) -> None:
+        """Make consumers known that are new to this generation: one that has not got anything yet may not be."""
+        shard, generation = membership.shard, membership.generation
+        for consumer in list(self.consumers.values()):
+            if consumer.enrolled.get(shard) != generation:
+                await self._streams.enroll(shard, self.name, generation, consumer.name)
+                consumer.enrolled[shard] = generation
 
 
 def _holding(consumer: Consumer, hold: Hold) -> Holding:

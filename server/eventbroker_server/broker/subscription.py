@@ -101,7 +101,7 @@ class Subscription:
             events.append(Handed(hold.body or b"", ack_id, hold.attempt))
             hold.body = None
         self._delivery.mind(batch[0].deadline)
-        return HandedOver(events, datetime.now(UTC) + timedelta(seconds=self.group.ack_deadline))
+        return HandedOver(events, datetime.now(UTC) + timedelta(seconds=self.consumer.ack_deadline))
 
     def _sign_of_life(self) -> SignOfLife:
         now = datetime.now(UTC)

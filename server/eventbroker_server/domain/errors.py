@@ -95,6 +95,24 @@ class GroupMismatch(BrokerError):
     reason = "GROUP_MISMATCH"
 
 
+class GroupExists(BrokerError):
+    """There is a group of that name already."""
+
+    reason = "GROUP_EXISTS"
+
+
+class GroupNotFound(BrokerError):
+    """There is no such group."""
+
+    reason = "GROUP_NOT_FOUND"
+
+
+class GroupInUse(BrokerError):
+    """Consumers of the group are connected; nothing was changed."""
+
+    reason = "GROUP_IN_USE"
+
+
 class Unauthenticated(BrokerError):
     """The call carries no valid credential."""
 

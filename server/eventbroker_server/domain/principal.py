@@ -14,6 +14,7 @@ class Role(Enum):
     PUBLISH = "publish"
     SUBSCRIBE = "subscribe"
     READ = "read"
+    MANAGE = "manage"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import grpc
 from eventbroker.events.v1 import role_pb2, session_pb2, user_pb2
-from eventbroker.v1 import event_store_service_pb2, publisher_service_pb2, subscriber_service_pb2
+from eventbroker.v1 import event_store_service_pb2, group_service_pb2, publisher_service_pb2, subscriber_service_pb2
 from eventbroker.v1.event_store_service_pb2_grpc import add_EventStoreServiceServicer_to_server
+from eventbroker.v1.group_service_pb2_grpc import add_GroupServiceServicer_to_server
 from eventbroker.v1.publisher_service_pb2_grpc import add_PublisherServiceServicer_to_server
 from eventbroker.v1.subscriber_service_pb2_grpc import add_SubscriberServiceServicer_to_server
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -19,6 +20,7 @@ from eventbroker_server.rpc.auth import check_methods
 if TYPE_CHECKING:
     from eventbroker_server.rpc.door import Door
     from eventbroker_server.rpc.event_store import EventStoreServicer
+    from eventbroker_server.rpc.groups import GroupServicer
     from eventbroker_server.rpc.publisher import PublisherServicer
     from eventbroker_server.rpc.subscriber import SubscriberServicer
 
@@ -26,6 +28,7 @@ SERVICES = [
     publisher_service_pb2.DESCRIPTOR.services_by_name["PublisherService"],
     subscriber_service_pb2.DESCRIPTOR.services_by_name["SubscriberService"],
     event_store_service_pb2.DESCRIPTOR.services_by_name["EventStoreService"],
+    group_service_pb2.DESCRIPTOR.services_by_name["GroupService"],
 ]
 
 # Reflection can show what is loaded: with these, the seed's events are readable in grpcurl.
@@ -60,6 +63,7 @@ class Server:
         publisher: PublisherServicer,
         subscriber: SubscriberServicer,
         event_store: EventStoreServicer,
+        groups: GroupServicer,
         max_publish_bytes: int,
     ) -> None:
         self._server = grpc.aio.server(interceptors=[door], options=_options(max_publish_bytes))
@@ -67,6 +71,7 @@ class Server:
         add_PublisherServiceServicer_to_server(publisher, self._server)
         add_SubscriberServiceServicer_to_server(subscriber, self._server)
         add_EventStoreServiceServicer_to_server(event_store, self._server)
+        add_GroupServiceServicer_to_server(groups, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.full_name for service in SERVICES]
         reflection.enable_server_reflection(

@@ -24,6 +24,9 @@ CODES: dict[type[errors.BrokerError], int] = {
     errors.VersionConflict: code_pb2.ABORTED,
     errors.EventNotFound: code_pb2.NOT_FOUND,
     errors.GroupMismatch: code_pb2.FAILED_PRECONDITION,
+    errors.GroupExists: code_pb2.ALREADY_EXISTS,
+    errors.GroupNotFound: code_pb2.NOT_FOUND,
+    errors.GroupInUse: code_pb2.FAILED_PRECONDITION,
     errors.Unauthenticated: code_pb2.UNAUTHENTICATED,
     errors.PermissionDenied: code_pb2.PERMISSION_DENIED,
     errors.TenantForbidden: code_pb2.PERMISSION_DENIED,
@@ -95,4 +98,6 @@ def _details(error: errors.BrokerError) -> list[Message]:
         details.append(
             error_details_pb2.ResourceInfo(resource_type="event", resource_name=error.details.get("event_id"))
         )
+    elif isinstance(error, (errors.GroupExists, errors.GroupNotFound)):
+        details.append(error_details_pb2.ResourceInfo(resource_type="group", resource_name=error.details.get("group")))
     return details

@@ -60,6 +60,8 @@ class _ClosingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Closing
     """The stream reached its age, so that streams spread over brokers anew."""
     CLOSING_REASON_REPLACED: _ClosingReason.ValueType  # 3
     """Another stream opened with the same consumer id. Do not come back with it."""
+    CLOSING_REASON_GROUP_DELETED: _ClosingReason.ValueType  # 4
+    """The group was deleted. To come back makes it anew, unless the server is set not to."""
 
 class ClosingReason(_ClosingReason, metaclass=_ClosingReasonEnumTypeWrapper):
     """Why the server ends a stream."""
@@ -72,6 +74,8 @@ CLOSING_REASON_MAX_AGE: ClosingReason.ValueType  # 2
 """The stream reached its age, so that streams spread over brokers anew."""
 CLOSING_REASON_REPLACED: ClosingReason.ValueType  # 3
 """Another stream opened with the same consumer id. Do not come back with it."""
+CLOSING_REASON_GROUP_DELETED: ClosingReason.ValueType  # 4
+"""The group was deleted. To come back makes it anew, unless the server is set not to."""
 Global___ClosingReason: _TypeAlias = ClosingReason  # noqa: Y015
 
 class _SettleOutcome:
