@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import grpc
 import pytest
 from eventbroker.v1.group_service_pb2 import (
@@ -32,6 +33,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.acceptance.refused import refused
 from tests.client import DONE, OUTDATED, TIMEOUT, ack_ids, event
+from tests.faults.proxy import Proxy
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from eventbroker.v1.group_service_pb2 import Group, GroupStatus
 
     from tests.client import Client, Stream
+    from tests.conftest import Stores
 
 EARLIEST, LATEST = LogPoint(edge=START_POINT_EARLIEST), LogPoint(edge=START_POINT_LATEST)
 LONG = 600.0
@@ -314,6 +317,25 @@ async def test_consumers_of_a_paused_group_are_told_too(broker: Client) -> None:
         await eventually(known)
 
 
+async def test_without_redis_a_group_tells_what_postgresql_knows(
+    make_broker: Callable[..., Awaitable[Client]], stores: Stores
+) -> None:
+    async with Proxy(stores.redis) as redis:
+        broker = await make_broker(redis_url=redis.url, redis_timeout=2.0)
+        await publish(broker, "user.created")
+        async with await broker.subscribe("g") as stream:
+            await taken(stream, 1)
+            await settled(broker, "g", 1)
+        redis.cut()
+        now = await status(broker, "g")
+        assert not now.complete
+        assert not now.consumers
+        assert now.shards[0].head_position == 1
+        await refused(delete(broker, "g"), grpc.StatusCode.UNAVAILABLE, "STREAMS_UNAVAILABLE")
+        assert (await pause(broker, "g")).paused
+        redis.restore()
+
+
 # Changing.
 
 
@@ -384,6 +406,21 @@ async def test_a_new_deadline_holds_for_what_is_handed_out_next(two: list[Client
         assert (again.event.event_id, again.attempt) == (ids[0], 2)
 
 
+async def test_a_change_that_nobody_told_of_is_noticed(broker: Client, stores: Stores) -> None:
+    async with await broker.subscribe("g", ack_deadline=LONG) as stream:
+        connection = await asyncpg.connect(stores.postgres)
+        try:
+            await connection.execute("UPDATE eventbroker.groups SET event_types = ARRAY['b']")
+        finally:
+            await connection.close()
+
+        async def joined() -> bool:
+            ids = await publish(broker, "a", "b")
+            return await taken(stream, 1) == ids[1:]
+
+        await eventually(joined)
+
+
 # Moving.
 
 
@@ -424,6 +461,22 @@ async def test_a_dry_run_counts_and_changes_nothing(broker: Client) -> None:
     assert (back.events_again, back.events_skipped) == (2, 0)
     assert (forth.events_again, forth.events_skipped) == (0, 1)
     assert (await status(broker, "g")).shards[0].settled_position == 3
+
+
+async def test_a_seek_moves_a_group_in_every_shard_that_it_reads(make_broker: Callable[..., Awaitable[Client]]) -> None:
+    broker = await make_broker(shards=3)
+    tenants = [f"tenant-{number}" for number in range(9)]
+    await broker.publish(*(event(tenant_id=tenant) for tenant in tenants))
+    async with await broker.subscribe("g") as all_of_them, await broker.subscribe("g", tenant_id="tenant-1") as one:
+        for _ in range(2):
+            events = await all_of_them.take_and_ack(9)
+            assert sorted(each.tenant_id for each in events) == tenants
+            assert len(await one.take_and_ack(1)) == 1
+            await seek(broker, "g", EARLIEST)
+            request = SeekGroupRequest(name="g", tenant_id="tenant-1", to=EARLIEST)
+            await broker.groups.SeekGroup(request, timeout=TIMEOUT)
+        assert len((await status(broker, "g")).shards) == 3
+        assert len((await broker.get_group("g", "tenant-1")).status.shards) == 1
 
 
 # Deleting.
