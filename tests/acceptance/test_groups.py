@@ -406,19 +406,31 @@ async def test_a_new_deadline_holds_for_what_is_handed_out_next(two: list[Client
         assert (again.event.event_id, again.attempt) == (ids[0], 2)
 
 
-async def test_a_change_that_nobody_told_of_is_noticed(broker: Client, stores: Stores) -> None:
-    async with await broker.subscribe("g", ack_deadline=LONG) as stream:
-        connection = await asyncpg.connect(stores.postgres)
-        try:
-            await connection.execute("UPDATE eventbroker.groups SET event_types = ARRAY['b']")
-        finally:
-            await connection.close()
+async def unheard(stores: Stores, statement: str) -> None:
+    """Change PostgreSQL as a broker does whose signal gets lost."""
+    connection = await asyncpg.connect(stores.postgres)
+    try:
+        await connection.execute(statement)
+    finally:
+        await connection.close()
 
-        async def joined() -> bool:
-            ids = await publish(broker, "a", "b")
-            return await taken(stream, 1) == ids[1:]
 
-        await eventually(joined)
+async def test_a_seek_that_nobody_told_of_is_noticed(broker: Client, stores: Stores) -> None:
+    async with await broker.subscribe("g") as stream:
+        ids = await publish(broker, "user.created")
+        assert await taken(stream, 1) == ids
+        await settled(broker, "g", 1)
+        await unheard(stores, "UPDATE eventbroker.group_shards SET generation = generation + 1, checkpoint = 0")
+        assert await taken(stream, 1) == ids
+
+
+async def test_a_deletion_that_nobody_told_of_ends_the_streams(broker: Client, stores: Stores) -> None:
+    async with await broker.subscribe("g") as stream:
+        await unheard(stores, "DELETE FROM eventbroker.groups")
+        while await stream.read() is not None:
+            pass
+        assert stream.closing
+        assert stream.closing.reason == CLOSING_REASON_GROUP_DELETED
 
 
 # Moving.
@@ -466,7 +478,8 @@ async def test_a_dry_run_counts_and_changes_nothing(broker: Client) -> None:
 async def test_a_seek_moves_a_group_in_every_shard_that_it_reads(make_broker: Callable[..., Awaitable[Client]]) -> None:
     broker = await make_broker(shards=3)
     tenants = [f"tenant-{number}" for number in range(9)]
-    await broker.publish(*(event(tenant_id=tenant) for tenant in tenants))
+    for tenant in tenants:
+        await broker.publish(event(tenant_id=tenant))
     async with await broker.subscribe("g") as all_of_them, await broker.subscribe("g", tenant_id="tenant-1") as one:
         for _ in range(2):
             events = await all_of_them.take_and_ack(9)
