@@ -37,7 +37,7 @@ from tests.faults.proxy import Proxy
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from eventbroker.v1.group_service_pb2 import Group, GroupStatus
 
@@ -317,23 +317,29 @@ async def test_consumers_of_a_paused_group_are_told_too(broker: Client) -> None:
         await eventually(known)
 
 
+@pytest.fixture
+async def to_redis(stores: Stores) -> AsyncIterator[Proxy]:
+    async with Proxy(stores.redis) as proxy:
+        yield proxy
+
+
 async def test_without_redis_a_group_tells_what_postgresql_knows(
-    make_broker: Callable[..., Awaitable[Client]], stores: Stores
+    to_redis: Proxy,  # first, so that it is there until the broker has stopped
+    make_broker: Callable[..., Awaitable[Client]],
 ) -> None:
-    async with Proxy(stores.redis) as redis:
-        broker = await make_broker(redis_url=redis.url, redis_timeout=2.0)
-        await publish(broker, "user.created")
-        async with await broker.subscribe("g") as stream:
-            await taken(stream, 1)
-            await settled(broker, "g", 1)
-        redis.cut()
-        now = await status(broker, "g")
-        assert not now.complete
-        assert not now.consumers
-        assert now.shards[0].head_position == 1
-        await refused(delete(broker, "g"), grpc.StatusCode.UNAVAILABLE, "STREAMS_UNAVAILABLE")
-        assert (await pause(broker, "g")).paused
-        redis.restore()
+    broker = await make_broker(redis_url=to_redis.url, redis_timeout=2.0)
+    await publish(broker, "user.created")
+    async with await broker.subscribe("g") as stream:
+        await taken(stream, 1)
+        await settled(broker, "g", 1)
+    to_redis.cut()
+    now = await status(broker, "g")
+    assert not now.complete
+    assert not now.consumers
+    assert now.shards[0].head_position == 1
+    await refused(delete(broker, "g"), grpc.StatusCode.UNAVAILABLE, "STREAMS_UNAVAILABLE")
+    assert (await pause(broker, "g")).paused
+    to_redis.restore()
 
 
 # Changing.
