@@ -7,9 +7,16 @@ import uuid
 from typing import TYPE_CHECKING, Any, Self
 
 import grpc
-from eventbroker.v1 import event_pb2, event_store_service_pb2, publisher_service_pb2, subscriber_service_pb2
+from eventbroker.v1 import (
+    event_pb2,
+    event_store_service_pb2,
+    group_service_pb2,
+    publisher_service_pb2,
+    subscriber_service_pb2,
+)
 from eventbroker.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceStub
+from eventbroker.v1.group_service_pb2_grpc import GroupServiceStub
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceStub
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceStub
 from grpc_status import rpc_status
@@ -56,6 +63,7 @@ class Client:
         self.subscriber = SubscriberServiceStub(self.channel)
         self.event_store = EventStoreServiceStub(self.channel)
         self.dead_letters = DeadLetterServiceStub(self.channel)
+        self.groups = GroupServiceStub(self.channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -70,6 +78,14 @@ class Client:
     async def get_event(self, event_id: str, tenant_id: str = "acme") -> event_pb2.Event:
         request = event_store_service_pb2.GetEventRequest(tenant_id=tenant_id, event_id=event_id)
         return (await self.event_store.GetEvent(request, timeout=TIMEOUT)).event
+
+    async def create_group(self, name: str, *event_types: str, **fields: Any) -> group_service_pb2.Group:
+        request = group_service_pb2.CreateGroupRequest(name=name, event_types=event_types, **fields)
+        return (await self.groups.CreateGroup(request, timeout=TIMEOUT)).group
+
+    async def get_group(self, name: str, tenant_id: str = "") -> group_service_pb2.GetGroupResponse:
+        request = group_service_pb2.GetGroupRequest(name=name, tenant_id=tenant_id)
+        return await self.groups.GetGroup(request, timeout=TIMEOUT)
 
     async def ack(self, ack_ids: Iterable[str]) -> list[int]:
         request = subscriber_service_pb2.AckRequest(ack_ids=ack_ids)
@@ -106,6 +122,7 @@ class Stream:
         self.client = client
         self.call = call
         self.opened = subscriber_service_pb2.Opened()
+        self.caught_up = 0  # how often it was told
         self.heartbeats: list[subscriber_service_pb2.Heartbeat] = []
         self.closing: subscriber_service_pb2.Closing | None = None
         self._waiting: list[subscriber_service_pb2.Delivery] = []
@@ -134,6 +151,8 @@ class Stream:
         message: subscriber_service_pb2.SubscribeResponse = read
         if message.HasField("heartbeat"):
             self.heartbeats.append(message.heartbeat)
+        if message.HasField("caught_up"):
+            self.caught_up += 1
         if message.HasField("closing"):
             self.closing = message.closing
         return message
@@ -165,7 +184,7 @@ class Stream:
         while len(self.heartbeats) < before + count:
             message = await self.read()
             assert message is not None
-            assert message.HasField("heartbeat"), message
+            assert message.HasField("heartbeat") or message.HasField("caught_up"), message
         assert not self._waiting
 
 

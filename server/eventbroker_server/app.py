@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from eventbroker_server.broker.append import AppendLimits, Writer
 from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.delivery import Rhythm
+from eventbroker_server.broker.groups import Groups
 from eventbroker_server.broker.publishing import Publishing
 from eventbroker_server.broker.relay import Relay, Tail
 from eventbroker_server.broker.retention import Retention
@@ -44,6 +45,7 @@ from eventbroker_server.rpc.convert import EventCodec
 from eventbroker_server.rpc.dead_letters import DeadLetterServicer
 from eventbroker_server.rpc.door import Door
 from eventbroker_server.rpc.event_store import EventStoreServicer
+from eventbroker_server.rpc.groups import GroupServicer
 from eventbroker_server.rpc.publisher import PublisherServicer, PublishLimits
 from eventbroker_server.rpc.server import Server
 from eventbroker_server.rpc.subscriber import SubscriberServicer
@@ -106,6 +108,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             rhythm=Rhythm(settings.sweep_interval, settings.checkpoint_interval, settings.linger),
             times=StreamTimes(settings.heartbeat_interval, settings.stream_max_age),
             default_ack_deadline=settings.ack_deadline,
+            create_groups=settings.create_groups,
             most=settings.max_streams,
             spawn=spawn,
         )
@@ -147,6 +150,9 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             ),
             EventStoreServicer(event_log),
             DeadLetterServicer(dead_letters, groups, event_log),
+            GroupServicer(
+                Groups(event_log, groups, streams, subscriptions, installation.shards), settings.ack_deadline
+            ),
             settings.max_publish_bytes,
         )
         port = await server.start(settings.host, settings.port)

@@ -12,14 +12,14 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
     from eventbroker_server.domain.ack_id import AckId
     from eventbroker_server.domain.dead_letter import DeadLetter, DeadLetterFilter, DeadLetterPlace, Redriven
     from eventbroker_server.domain.event import AggregateKey, Event, EventKey, StoredEvent
-    from eventbroker_server.domain.group import Group, GroupKey
+    from eventbroker_server.domain.group import Group, GroupChange, GroupKey
 
 
 class Collision(Exception):
@@ -80,12 +80,28 @@ class EventLog(Protocol):
     async def record_time(self, shard: int, position: int) -> datetime | None:
         """When the event at a position was stored."""
 
+    async def position_before(self, shard: int, time: datetime) -> int:
+        """The position before the first event that was recorded at or after a time; the head if there is none."""
+
+    async def count_for(self, group: Group, shard: int, after: int, upto: int) -> int:
+        """How many events at positions after < p <= upto the group wants."""
+
 
 class Membership(NamedTuple):
-    """A group's place in one shard: settled up to the checkpoint, at this generation of its state in Redis."""
+    """A group's place in one shard: settled up to the checkpoint, at this generation of its state in Redis. What is up
+    to `replay_to` it was given before a seek."""
 
     checkpoint: int
     generation: int
+    replay_to: int = 0
+
+
+class Leftovers(NamedTuple):
+    """What of a group waits for its next attempt, since when the oldest of it is stored, and what is given up."""
+
+    retries: int
+    oldest_retry_at: datetime | None
+    dead_letters: int
 
 
 class GroupStore(Protocol):
@@ -103,6 +119,25 @@ class GroupStore(Protocol):
 
     async def save_checkpoint(self, key: GroupKey, shard: int, generation: int, position: int) -> int | None:
         """Move the checkpoint forward, never back, and answer it; None if the generation is not the present one."""
+
+    async def create(self, group: Group, checkpoints: Mapping[int, int]) -> bool:
+        """Make the group with these checkpoints by shard, 0 in the others. False if it exists: nothing is changed."""
+
+    async def list_groups(self, tenant: str, after: str, count: int) -> list[Group]:
+        """The groups of a scope whose names come after this one, by name (bytewise), so many at most."""
+
+    async def leftovers(self, key: GroupKey) -> Leftovers: ...
+
+    async def update(self, key: GroupKey, change: GroupChange) -> Group | None:
+        """Change the group and answer it; None if there is none. With another filter, retries that it does not want are
+        forgotten."""
+
+    async def seek(self, key: GroupKey, checkpoints: Mapping[int, int]) -> bool:
+        """Move the group in these shards, all or none: a new generation at the checkpoint, without retries. False if
+        there is no such group."""
+
+    async def delete(self, key: GroupKey) -> bool:
+        """Forget the group and all that is kept for it; False if there is none."""
 
 
 class Entry(NamedTuple):
@@ -221,11 +256,26 @@ class Stale(Exception):
     """What the caller knows of a group or of the types in Redis is no longer so: look again. Nothing was changed."""
 
 
+class Refiltered(Stale):
+    """Redis has the group with another filter, `told`. Nothing was changed."""
+
+    def __init__(self, told: str) -> None:
+        self.told = told
+        super().__init__(told)
+
+
+class Pending(NamedTuple):
+    """A consumer, by its name in Redis, and how many entries it holds."""
+
+    consumer: str
+    events: int
+
+
 @dataclass(frozen=True, slots=True)
 class Signal:
     """Something that happened at another broker, told through Redis. Losing one costs time, never an event."""
 
-    kind: str  # relayed, returned, settled, extended, opened
+    kind: str  # relayed, returned, settled, extended, opened, changed
     process: str  # settled, extended: the process that is meant; otherwise the one that tells
     group: str = ""
     consumer: str = ""
@@ -263,11 +313,19 @@ class Streams(Protocol):
 
     # Groups.
     async def open_group(
-        self, shard: int, group: str, types: Collection[str], membership: Membership, *, make: bool
+        self,
+        shard: int,
+        group: str,
+        types: Collection[str],
+        membership: Membership,
+        *,
+        make: bool,
+        filter_text: str = "",
     ) -> GroupState | None:
-        """Join the streams of `types`. None if the group is missing, of an earlier generation than the membership's, or
-        has lost a stream; with `make` it is made anew at that generation instead, unless somebody did: live after the
-        head, history from the checkpoint. Raises Stale while the shard has no head."""
+        """Join the streams of `types`, which are those of the filter. None if the group is missing, of an earlier
+        generation than the membership's, or has lost a stream; with `make` it is made anew at that generation instead,
+        unless somebody did: live after the head, history from the checkpoint. Raises Stale while the shard has no head,
+        and Refiltered if the group is there with another filter; an empty text is any."""
 
     async def feed(self, shard: int, group: str, state: GroupState, upto: int, entries: Sequence[Entry]) -> GroupState:
         """Add history between state.fed and `upto` to the backfill if nobody else did. Raises Stale."""
@@ -344,6 +402,25 @@ class Streams(Protocol):
 
     async def tell_opened(self, shard: int, group: str, consumer: str) -> None:
         """Tell other brokers that this one has the consumer now."""
+
+    # Management.
+    async def tell_changed(self, shard: int, group: str) -> None:
+        """Tell other brokers that the group is not as it was in PostgreSQL."""
+
+    async def filter_of(self, shard: int, group: str) -> str | None:
+        """The filter that the group has in Redis; None if it is not there."""
+
+    async def refilter(
+        self, shard: int, group: str, told: str, wanted: str, known: int, join: Sequence[str], leave: Sequence[str]
+    ) -> None:
+        """Change the group's filter from `told` to `wanted`: it joins types at the head, and leaves others with all
+        that is pending of them. Raises Stale if the filter is not `told`, or there are not `known` types in all."""
+
+    async def enroll(self, shard: int, group: str, generation: int, consumer: str) -> None:
+        """Make a consumer known that does not read. Nothing happens if the group is not there."""
+
+    async def consumers(self, shard: int, group: str, generation: int, types: Collection[str]) -> list[Pending]:
+        """All consumers of the group, ordered by name; those of a group that is not there are none."""
 
 
 class DeadLetterStore(Protocol):

@@ -82,6 +82,7 @@ class Settings:
     process_ttl: float = 10.0  # a broker that is silent for this long counts as dead
     heartbeat_interval: float = 15.0
     stream_max_age: float = 3600.0  # give or take 10 %
+    create_groups: bool = True  # whether Subscribe makes a group that does not exist
     ack_deadline: float = 30.0  # of a new group, if it does not say
     dead_letter_purge_interval: float = 3600.0  # how often to look for dead letters that are past their retention
     max_unsettled_events: int = 256
@@ -155,7 +156,14 @@ def _read_text(variable: str, path: str) -> str:
         raise BadSetting(variable + "_FILE", f"cannot be read: {exc}") from exc
 
 
+_SWITCH = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
 def _fit(name: str, text: str, kind: type) -> Any:
+    if kind is bool:
+        if text.lower() not in _SWITCH:
+            raise BadSetting(name, f"must be true or false, not {text!r}")
+        return _SWITCH[text.lower()]
     try:
         return kind(text)
     except ValueError as exc:

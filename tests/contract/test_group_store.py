@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 from eventbroker_server.domain.filter import TypeFilter
-from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupKey
-from eventbroker_server.ports import Membership, Row
+from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupChange, GroupKey
+from eventbroker_server.domain.retry import RetryPolicy
+from eventbroker_server.ports import Leftovers, Membership, Row
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.migrate import migrate
@@ -132,3 +134,119 @@ async def test_a_new_generation_begins_at_the_checkpoint_of_the_old(groups: Post
     await groups.ensure(GROUP, from_latest=False)
     await groups.save_checkpoint(KEY, 1, 0, 2)
     assert await groups.next_generation(KEY, 1, 0) == Membership(2, 1)
+
+
+# Groups as resources.
+
+POLICY = RetryPolicy(0.5, 3.0, 60.0, 7)
+
+
+async def wait_for_retry(pool: Pool, *positions: int) -> None:
+    """Let the group have retries of these events of shard 1."""
+    async with pool.connection() as connection:
+        await connection.executemany(
+            "INSERT INTO eventbroker.retries (tenant_id, name, shard, position, attempts, due_at, delivery, history)"
+            " VALUES ($1, $2, 1, $3, 1, clock_timestamp(), 'd', '[]')",
+            [(*KEY, position) for position in positions],
+        )
+
+
+async def test_a_group_is_created_with_all_it_says_at_its_checkpoints(groups: PostgresGroupStore) -> None:
+    group = replace(GROUP, retry=POLICY, dead_letter_retention=7200.0)
+    assert await groups.create(group, {1: 2})
+    assert await groups.find(KEY) == group
+    assert await memberships(groups) == [Membership(0, 0), Membership(2, 0)]
+
+
+async def test_a_group_that_exists_is_not_created_again(groups: PostgresGroupStore) -> None:
+    await groups.create(GROUP, {1: 2})
+    assert not await groups.create(replace(GROUP, ack_deadline=99.0), {1: 3})
+    assert await groups.find(KEY) == GROUP
+    assert await memberships(groups) == [Membership(0, 0), Membership(2, 0)]
+
+
+async def test_groups_of_a_scope_are_listed_by_name(groups: PostgresGroupStore) -> None:
+    for name in ("b", "B", "a.b", "a-b"):
+        await groups.create(replace(GROUP, key=GroupKey("acme", name)), {})
+    await groups.create(replace(GROUP, key=GroupKey("other", "a")), {})
+    assert [group.key.name for group in await groups.list_groups("acme", "", 3)] == ["B", "a-b", "a.b"]
+    assert [group.key.name for group in await groups.list_groups("acme", "a-b", 9)] == ["a.b", "b"]
+
+
+async def test_a_change_leaves_what_it_does_not_name(groups: PostgresGroupStore) -> None:
+    await groups.create(GROUP, {})
+    changes = [
+        (GroupChange(filter=TypeFilter.of("a")), replace(GROUP, filter=TypeFilter.of("a"))),
+        (GroupChange(ack_deadline=1.0, retry=POLICY), replace(GROUP, ack_deadline=1.0, retry=POLICY)),
+        (GroupChange(dead_letter_retention=3600.0), replace(GROUP, dead_letter_retention=3600.0)),
+        (GroupChange(paused=True), replace(GROUP, paused=True)),
+    ]
+    for change, expected in changes:
+        assert await groups.update(KEY, change) == expected
+        assert await groups.find(KEY) == expected
+        whole = GroupChange(GROUP.filter, GROUP.ack_deadline, GROUP.retry, GROUP.dead_letter_retention, paused=False)
+        assert await groups.update(KEY, whole) == GROUP
+    assert await groups.update(GroupKey("acme", "none"), GroupChange(paused=True)) is None
+
+
+async def test_retries_of_types_that_are_no_longer_wanted_are_forgotten(groups: PostgresGroupStore, pool: Pool) -> None:
+    await groups.create(GROUP, {})
+    await wait_for_retry(pool, 1, 2)
+    await groups.update(KEY, GroupChange(filter=TypeFilter.of("user.*")))
+    assert (await groups.leftovers(KEY)).retries == 2
+    await groups.update(KEY, GroupChange(filter=TypeFilter.of("role.*")))
+    assert await groups.leftovers(KEY) == Leftovers(0, None, 0)
+
+
+async def test_leftovers_tell_since_when_the_oldest_waits(groups: PostgresGroupStore, pool: Pool) -> None:
+    await groups.create(GROUP, {})
+    await wait_for_retry(pool, 2, 3)
+    assert await groups.leftovers(KEY) == Leftovers(2, await PostgresEventLog(pool).record_time(1, 2), 0)
+
+
+async def test_a_seek_back_is_a_new_generation_that_replays_up_to_the_head(
+    groups: PostgresGroupStore, pool: Pool
+) -> None:
+    await groups.create(GROUP, {1: 2})
+    await groups.next_generation(KEY, 1, 0)
+    await wait_for_retry(pool, 1)
+    assert await groups.seek(KEY, {1: 1})
+    assert await memberships(groups) == [Membership(0, 0), Membership(1, 2, 3)]
+    assert (await groups.leftovers(KEY)).retries == 0
+    assert await groups.save_checkpoint(KEY, 1, 1, 3) is None  # of a broker that does not know yet
+    assert await groups.next_generation(KEY, 1, 2) == Membership(1, 3, 3)
+
+
+async def test_a_seek_forward_replays_nothing(groups: PostgresGroupStore) -> None:
+    await groups.create(GROUP, {})
+    assert await groups.seek(KEY, {0: 0, 1: 3})
+    assert await memberships(groups) == [Membership(0, 1), Membership(3, 1)]
+
+
+async def test_a_group_that_is_not_there_cannot_be_moved_or_deleted(groups: PostgresGroupStore) -> None:
+    assert not await groups.seek(KEY, {1: 1})
+    assert not await groups.delete(KEY)
+
+
+async def test_a_deleted_group_takes_all_that_is_kept_for_it_along(groups: PostgresGroupStore, pool: Pool) -> None:
+    await groups.create(GROUP, {1: 2})
+    await wait_for_retry(pool, 1)
+    assert await groups.delete(KEY)
+    assert await groups.find(KEY) is None
+    assert (await groups.leftovers(KEY)).retries == 0
+    assert await groups.create(GROUP, {})
+    assert await memberships(groups) == [Membership(0, 0), Membership(0, 0)]
+
+
+async def test_the_log_tells_the_position_before_a_time_and_what_a_group_wants(pool: Pool) -> None:
+    event_log = PostgresEventLog(pool)
+    await event_log.append(1, [Row(domain_event(event_type="role.granted"), None, 1)])
+    await event_log.append(1, [Row(domain_event(event_type="other", tenant_id="other"), None, 1)])
+    times = [await event_log.record_time(1, position) for position in range(1, 6)]
+    assert [await event_log.position_before(1, time) for time in times if time] == [0, 0, 0, 3, 4]
+    assert times[4]
+    assert await event_log.position_before(1, times[4] + timedelta(microseconds=1)) == 5
+    assert await event_log.position_before(0, times[4]) == 0
+    everything = Group(GroupKey(ALL_TENANTS, "g"), TypeFilter.of("*"), 1.0)
+    assert [await event_log.count_for(group, 1, 0, 5) for group in (GROUP, everything)] == [4, 5]
+    assert await event_log.count_for(everything, 1, 1, 3) == 2

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from eventbroker_server.domain.ack_id import RETRY, AckId, Lane
 from eventbroker_server.domain.errors import UnsafeStore
-from eventbroker_server.ports import Entry, GroupState, Holding, Membership, Outcome, Progress, Signal, Stale, Waiting
+from eventbroker_server.ports import (
+    Entry,
+    GroupState,
+    Holding,
+    Membership,
+    Outcome,
+    Pending,
+    Progress,
+    Refiltered,
+    Signal,
+    Stale,
+    Waiting,
+)
 from eventbroker_server.redis.connection import check_redis, open_redis
 from eventbroker_server.redis.keys import Keys
 from eventbroker_server.redis.streams import RedisStreams
@@ -1005,3 +1017,82 @@ async def test_a_server_that_may_evict_keys_is_refused(shard: Shard) -> None:
     finally:
         await shard.redis.config_set("maxmemory-policy", "noeviction")
     assert "noeviction" in raised.value.remedy
+
+
+# Management.
+
+
+async def open_filtered(shard: Shard, filter_text: str, *types: str) -> GroupState | None:
+    return await shard.streams.open_group(0, GROUP, types, Membership(0, 1), make=True, filter_text=filter_text)
+
+
+@pytest.fixture
+async def user_group(shard: Shard) -> Shard:
+    """A group that wants USER alone; 1 and 3 of 4 events are of it."""
+    await shard.streams.start_at(0, 0)
+    await open_filtered(shard, USER, USER)
+    await shard.relay(1, 4, USER, ROLE)
+    return shard
+
+
+async def test_a_group_joins_and_leaves_types_in_one_step(user_group: Shard) -> None:
+    shard = user_group
+    first, _ = await shard.read(ANN, 9)
+    await shard.streams.refilter(0, GROUP, USER, ROLE, 2, [ROLE], [USER])
+    await shard.relay(5, 6, USER, ROLE)
+    assert await shard.streams.filter_of(0, GROUP) == ROLE
+    assert await open_filtered(shard, ROLE, ROLE)
+    assert await shard.progress(ROLE, known=2) == Progress(6, 5, 6)
+    (received,) = await shard.read(ANN, 9, ROLE)
+    assert received.position == 6
+    assert await shard.streams.settle([ack(first, ANN)]) == [OUTDATED]
+    assert await shard.streams.settle([ack(received, ANN)]) == [DONE]
+    assert await shard.progress(ROLE, known=2) == Progress(6, 6, None)
+
+
+async def test_a_type_that_is_joined_again_begins_at_the_head_of_then(user_group: Shard) -> None:
+    shard = user_group
+    await shard.streams.refilter(0, GROUP, USER, ROLE, 2, [ROLE], [USER])
+    await shard.streams.refilter(0, GROUP, ROLE, USER, 2, [USER], [ROLE])
+    assert await open_filtered(shard, USER, USER)
+    assert await shard.read(ANN, 9) == []
+    assert await shard.progress(known=2) == Progress(4, 4, None)
+
+
+async def test_who_opens_a_group_by_another_filter_is_told_and_joins_nothing(user_group: Shard) -> None:
+    with pytest.raises(Refiltered) as raised:
+        await open_filtered(user_group, "*", USER, ROLE)
+    assert raised.value.told == USER
+    with pytest.raises(Stale):
+        await user_group.read(ANN, 9, ROLE)
+
+
+@pytest.mark.parametrize(("told", "known"), [("*", 2), (USER, 1)])
+async def test_a_filter_is_not_changed_by_who_does_not_know_the_present(
+    user_group: Shard, told: str, known: int
+) -> None:
+    with pytest.raises(Stale):
+        await user_group.streams.refilter(0, GROUP, told, "role.*", known, [ROLE], [USER])
+    assert await user_group.streams.filter_of(0, GROUP) == USER
+    assert positions(await user_group.read(ANN, 9)) == [1, 3]
+
+
+async def test_consumers_are_told_with_what_they_hold(shard: Shard) -> None:
+    await shard.live(4, USER, ROLE)
+    first, *_ = await shard.read(ANN, 9, USER, ROLE)
+    await shard.streams.enroll(0, GROUP, 1, BOB)
+    await shard.hand_back(held(first, ANN))
+    assert await shard.streams.consumers(0, GROUP, 1, [USER, ROLE]) == [Pending(ANN, 3), Pending(BOB, 0)]
+
+
+async def test_a_group_that_is_not_there_has_no_consumers_and_no_filter(shard: Shard) -> None:
+    await shard.streams.enroll(0, GROUP, 1, ANN)
+    assert await shard.streams.consumers(0, GROUP, 1, [USER]) == []
+    assert await shard.streams.filter_of(0, GROUP) is None
+
+
+async def test_other_brokers_are_told_of_a_change(shard: Shard, other: Shard) -> None:
+    async with aclosing(other.streams.signals(0)) as signals:  # type: ignore[type-var]
+        assert await anext(signals) is None
+        await shard.streams.tell_changed(0, GROUP)
+        assert await anext(signals) == Signal("changed", "p1", GROUP)

@@ -8,6 +8,7 @@ import eventbroker.v1
 import pytest
 from eventbroker.v1.dead_letter_service_pb2_grpc import DeadLetterServiceServicer
 from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceServicer
+from eventbroker.v1.group_service_pb2_grpc import GroupServiceServicer
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceServicer
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceServicer
 from eventbroker_server.app import running
@@ -43,9 +44,10 @@ def make_server() -> Server:
         SubscriberServiceServicer,
         EventStoreServiceServicer,
         DeadLetterServiceServicer,
+        GroupServiceServicer,
     ]
-    publisher, subscriber, event_store, dead_letters = (servicer() for servicer in unimplemented)
-    return Server(Door(OpenProvider(), 1), publisher, subscriber, event_store, dead_letters, 1024)
+    publisher, subscriber, event_store, dead_letters, groups = (servicer() for servicer in unimplemented)
+    return Server(Door(OpenProvider(), 1), publisher, subscriber, event_store, dead_letters, groups, 1024)
 
 
 def test_there_are_methods_to_check() -> None:

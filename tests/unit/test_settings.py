@@ -33,6 +33,16 @@ def test_the_environment_sets_text_numbers_and_fractions() -> None:
     assert settings == Settings(postgres_url="postgresql://db/x", port=0, linger=0.5)
 
 
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("1", True), ("False", False), ("off", False)])
+def test_a_switch_is_set_by_a_word(text: str, value: bool) -> None:
+    assert load(CREATE_GROUPS=text).create_groups is value
+
+
+def test_a_switch_is_set_by_toml(config: Path) -> None:
+    config.write_text("create_groups = false\n")
+    assert not load(config).create_groups
+
+
 def test_other_variables_of_the_environment_do_not_matter() -> None:
     assert Settings.load({"PATH": "/bin", "PORT": "1", "EVENTBROKERPORT": "2"}) == Settings()
 
@@ -91,6 +101,7 @@ def test_a_missing_file_is_refused(config: Path) -> None:
         ("ack_deadline", "0.5"),
         ("ack_deadline", "43201"),
         ("log_level", "LOUD"),
+        ("create_groups", "maybe"),
     ],
 )
 def test_a_value_that_does_not_fit_names_its_setting(name: str, value: str, config: Path) -> None:

@@ -38,6 +38,7 @@ class ClosingReason(Enum):
     SHUTDOWN = 1
     MAX_AGE = 2
     REPLACED = 3
+    GROUP_DELETED = 4
 
 
 @dataclass(slots=True)
@@ -54,6 +55,7 @@ class Hold:
     attempt: int
     size: int
     body: bytes | None
+    replayed: bool = False  # a seek brought it back
     deadline: float | None = None
 
     @property
@@ -72,7 +74,9 @@ class Consumer:
         self.flow = flow
         self.holds: dict[Place, Hold] = {}
         self.closing: ClosingReason | None = None
+        self.caught_up = False  # all history of its group was read
         self.doubtful: set[int] = set()  # shards where a read may have taken entries whose reply was lost
+        self.enrolled: dict[int, int] = {}  # by shard: the generation in which Redis knows it
         self.ack_deadline = ack_deadline
         self._extended = False  # deadlines may not be in order any more
         self._wake = wake
@@ -91,11 +95,11 @@ class Consumer:
         by_bytes = max(1, int(room / self._mean_size))
         return min(self.flow.max_unsettled_events - len(self.holds), by_bytes)
 
-    def give(self, shard: int, generation: int, entry: Received) -> None:
-        """Put an entry that was read for it into its outbox."""
+    def give(self, shard: int, generation: int, entry: Received, replay_to: int = 0) -> None:
+        """Put an entry that was read for it into its outbox. A seek brought back what lies up to `replay_to`."""
         position, stream, retry, number, attempt, _, body = entry
         size = len(body)
-        hold = Hold(shard, generation, position, stream, retry, number, attempt, size, body)
+        hold = Hold(shard, generation, position, stream, retry, number, attempt, size, body, position <= replay_to)
         place = (shard, position)
         if place in self.holds:
             self.take_back([place])
@@ -153,6 +157,10 @@ class Consumer:
     def forget(self, holds: Iterable[Hold]) -> None:
         """Forget these, unless the same event was given to it again meanwhile."""
         self.take_back([hold.place for hold in holds if self.holds.get(hold.place) is hold])
+
+    def nudge(self) -> None:
+        """Have `next` return: there may be something to say."""
+        self._ready.set()
 
     def close(self, reason: ClosingReason) -> None:
         if self.closing is None:

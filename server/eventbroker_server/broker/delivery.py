@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.consumer import ClosingReason, Consumer
 from eventbroker_server.broker.retry import EXPIRED
+from eventbroker_server.domain.ack_id import BACKFILL, RETRY
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
 from eventbroker_server.domain.group import consumer_name, process_of
 from eventbroker_server.ports import Holding, Stale
@@ -183,7 +184,12 @@ class Delivery:
             await membership.open()
             if self._generations.get(membership.shard) != membership.generation:
                 self._generations[membership.shard] = membership.generation
+                for consumer in self.consumers.values():
+                    consumer.caught_up = False
                 self._outdate(membership)
+            await self._enroll(membership)
+            if self.group.paused:
+                return
             more = False
             fed = await self._feed(membership)
             for consumer in self._in_turn():
@@ -205,9 +211,17 @@ class Delivery:
                     continue
                 self._busy = self._busy or len(entries) > _FEW
                 for entry in entries:
-                    consumer.give(membership.shard, generation, entry)
+                    consumer.give(membership.shard, generation, entry, membership.replay_to)
                 more = more or unread
+            if membership.caught_up and not more:
+                self._tell_caught_up()
             more = more or fed
+
+    def _tell_caught_up(self) -> None:
+        for consumer in self.consumers.values():
+            if not consumer.caught_up and all(membership.caught_up for membership in self.memberships):
+                consumer.caught_up = True
+                consumer.nudge()
 
     async def _feed(self, membership: ShardMembership) -> bool:
         """Feed a page of history, if it is time to. Without PostgreSQL what is relayed goes on."""
@@ -368,6 +382,40 @@ class Delivery:
             except BaseException:
                 self._stirred = True
                 raise
+
+    # Changes of the group.
+
+    def adopt(self, group: Group) -> None:
+        """Go on as the group is now. What is handed out stays, but for types that it does not want any more."""
+        refiltered = group.filter != self.group.filter
+        self.group = group
+        for membership in self.memberships:
+            membership.group = group
+            if refiltered:
+                membership.lose()
+        for consumer in self.consumers.values():
+            consumer.ack_deadline = group.ack_deadline
+            if refiltered:
+                unwanted = [
+                    place
+                    for place, hold in consumer.holds.items()
+                    if hold.stream not in (BACKFILL, RETRY) and not group.filter.matches(hold.stream)
+                ]
+                consumer.take_back(unwanted)
+        self.wake()
+
+    def dissolve(self) -> None:
+        """The group is no more: end all streams."""
+        for consumer in self.consumers.values():
+            consumer.close(ClosingReason.GROUP_DELETED)
+
+    async def _enroll(self, membership: ShardMembership) -> None:
+        """Make consumers known that are new to this generation: one that has not got anything yet may not be."""
+        shard, generation = membership.shard, membership.generation
+        for consumer in list(self.consumers.values()):
+            if consumer.enrolled.get(shard) != generation:
+                await self._streams.enroll(shard, self.name, generation, consumer.name)
+                consumer.enrolled[shard] = generation
 
 
 def _holding(consumer: Consumer, hold: Hold) -> Holding:

@@ -11,7 +11,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from eventbroker_server.ports import Entry, Membership, Stale
+from eventbroker_server.broker.refilter import refilter
+from eventbroker_server.ports import Entry, Membership, Refiltered, Stale
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -62,6 +63,11 @@ class ShardMembership:
         return self._state.generation if self._state else 0
 
     @property
+    def replay_to(self) -> int:
+        """Up to here a seek brought events back."""
+        return self._membership.replay_to if self._membership else 0
+
+    @property
     def is_open(self) -> bool:
         return self._state is not None and not self._lost
 
@@ -78,6 +84,10 @@ class ShardMembership:
             self._lost = False
             try:
                 await self._open()
+            except Refiltered as exc:
+                self._lost = True
+                await self._refilter()
+                raise Stale from exc
             except BaseException:
                 self._lost = True
                 raise
@@ -88,11 +98,16 @@ class ShardMembership:
         types = await self._streams.types(self.shard)
         joining = sorted(filter(self.group.filter.matches, types))
         membership = self._membership
-        state = await self._streams.open_group(self.shard, self._name, joining, membership, make=False)
+        wanted = str(self.group.filter)
+        state = await self._streams.open_group(
+            self.shard, self._name, joining, membership, make=False, filter_text=wanted
+        )
         if state is None:
             last = max(membership.generation, self.generation)  # a generation must not come twice
             membership = self._membership = await self._next_generation(membership._replace(generation=last))
-            state = await self._streams.open_group(self.shard, self._name, joining, membership, make=True)
+            state = await self._streams.open_group(
+                self.shard, self._name, joining, membership, make=True, filter_text=wanted
+            )
             if state is None:
                 raise Stale
             log.info(
@@ -180,6 +195,22 @@ class ShardMembership:
 
     async def _ask_progress(self) -> Progress:
         return await self._streams.progress(self.shard, self._name, self.generation, self.types, self._known_types)
+
+    async def sought(self) -> bool:
+        """Look whether somebody moved the group, and if so, lose it: it is opened at its new place. Raises
+        StoreUnavailable."""
+        now = await self._groups.membership(self.group.key, self.shard)
+        if self._state is None or now.generation <= self.generation:
+            return False
+        self._membership = now
+        self.lose()
+        return True
+
+    async def _refilter(self) -> None:
+        """Redis has the group with another filter than is known here: take over the one that PostgreSQL has."""
+        if (group := await self._groups.find(self.group.key)) is not None:
+            self.group = group
+        await refilter(self._groups, self._streams, self.group.key, self.shard)
 
     async def delete(self) -> None:
         """Forget an ephemeral group."""

@@ -31,6 +31,7 @@ class Handed(NamedTuple):
     body: bytes
     ack_id: str
     attempt: int
+    replayed: bool
 
 
 class HandedOver(NamedTuple):
@@ -56,6 +57,10 @@ class SignOfLife(NamedTuple):
     oldest_unsettled_age: timedelta | None
 
 
+class CaughtUp(NamedTuple):
+    """All history of the group was handed out, to this consumer or others: what comes now is new."""
+
+
 class Farewell(NamedTuple):
     """The stream ends; come back after so many seconds."""
 
@@ -73,10 +78,11 @@ class Subscription:
         self._signer = signer
         self._times = times
         now = asyncio.get_running_loop().time()
+        self._caught_up = False  # and said so
         self._heartbeat_at = now + times.heartbeat
         self._ends_at = now + times.max_age * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load, hides nothing
 
-    async def next(self) -> HandedOver | SignOfLife | Farewell:
+    async def next(self) -> HandedOver | SignOfLife | CaughtUp | Farewell:
         loop = asyncio.get_running_loop()
         while True:
             if self.consumer.closing is None and loop.time() >= self._ends_at:
@@ -89,6 +95,10 @@ class Subscription:
             wait = min(self._heartbeat_at, self._ends_at) - loop.time()
             if batch := await self.consumer.next(max(0.0, wait)):
                 return self._hand_over(batch)
+            if self.consumer.caught_up != self._caught_up and self.consumer.closing is None:
+                self._caught_up = self.consumer.caught_up
+                if self._caught_up:
+                    return CaughtUp()
 
     def _hand_over(self, batch: list[Hold]) -> HandedOver:
         group, name = self._delivery.name, self.consumer.name
@@ -98,10 +108,10 @@ class Subscription:
             if (lane := lanes.get(of := (hold.shard, hold.generation, hold.stream))) is None:
                 lane = lanes[of] = Lane(group, *of, name)
             ack_id = self._signer.sign(lane, hold.position, hold.number, hold.retry)
-            events.append(Handed(hold.body or b"", ack_id, hold.attempt))
+            events.append(Handed(hold.body or b"", ack_id, hold.attempt, hold.replayed))
             hold.body = None
         self._delivery.mind(batch[0].deadline)
-        return HandedOver(events, datetime.now(UTC) + timedelta(seconds=self.group.ack_deadline))
+        return HandedOver(events, datetime.now(UTC) + timedelta(seconds=self.consumer.ack_deadline))
 
     def _sign_of_life(self) -> SignOfLife:
         now = datetime.now(UTC)

@@ -11,19 +11,20 @@ from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.consumer import ClosingReason
 from eventbroker_server.broker.delivery import Delivery
+from eventbroker_server.broker.follow import Follower
 from eventbroker_server.broker.membership import ShardMembership
 from eventbroker_server.broker.subscription import Subscription
 from eventbroker_server.broker.tasks import end
 from eventbroker_server.domain.errors import (
     GroupMismatch,
+    GroupNotFound,
     Overloaded,
     ShuttingDown,
     StoreUnavailable,
     StreamsUnavailable,
 )
-from eventbroker_server.domain.event import shard_of
 from eventbroker_server.domain.filter import TypeFilter
-from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupKey
+from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupKey, shards_of
 from eventbroker_server.ports import Stale
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ class Subscriptions:
         rhythm: Rhythm,
         times: StreamTimes,
         default_ack_deadline: float,
+        create_groups: bool,
         most: int,
         spawn: Callable[[Coroutine[None, None, None], str], asyncio.Task[None]],
     ) -> None:
@@ -81,10 +83,12 @@ class Subscriptions:
         self._rhythm = rhythm
         self._times = times
         self._default_ack_deadline = default_ack_deadline
+        self._create_groups = create_groups
         self._most = most
         self._spawn = spawn
         self._deliveries: dict[str, Delivery] = {}
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+        self._followers: dict[str, Follower] = {}
         self._count = 0
         self._none_open = asyncio.Event()
         self._none_open.set()
@@ -94,8 +98,8 @@ class Subscriptions:
     async def open(self, wish: Wish) -> AsyncIterator[Subscription]:
         """A stream to a consumer of a group, which is made if it does not exist.
 
-        Raises GroupMismatch, Overloaded, ShuttingDown, StoreUnavailable. What the consumer holds at the end is given
-        back at once.
+        Raises GroupMismatch, GroupNotFound (if groups are not made here), Overloaded, ShuttingDown, StoreUnavailable.
+        What the consumer holds at the end is given back at once.
         """
         if self._count >= self._most:
             raise Overloaded("open streams", self._most)
@@ -124,7 +128,11 @@ class Subscriptions:
             return Group(key, TypeFilter.of(*wish.patterns), deadline, ephemeral=True)
         key = GroupKey(wish.tenant or ALL_TENANTS, wish.group)
         wanted = Group(key, TypeFilter.of(*wish.patterns), wish.ack_deadline or self._default_ack_deadline)
-        group = await self.group(key) or await self._groups.ensure(wanted, from_latest=bool(wish.from_latest))
+        group = await self.group(key)
+        if group is None:
+            if not self._create_groups:
+                raise GroupNotFound(group=key.name, tenant_id=wish.tenant)
+            group = await self._groups.ensure(wanted, from_latest=bool(wish.from_latest))
         if (wish.patterns and group.filter != wanted.filter) or (
             wish.ack_deadline is not None and group.ack_deadline != wish.ack_deadline
         ):
@@ -144,13 +152,11 @@ class Subscriptions:
     def _delivery(self, group: Group, *, from_latest: bool) -> Delivery:
         name = str(group.key)
         if name not in self._deliveries:
-            tenant = group.key.tenant
-            shards = range(self._shards) if tenant == ALL_TENANTS else [shard_of(tenant, self._shards)]
             memberships = [
                 ShardMembership(
                     group, shard, self._groups, self._log, self._streams, self._codec, from_latest=from_latest
                 )
-                for shard in shards
+                for shard in shards_of(group.key, self._shards)
             ]
             delivery = Delivery(group, memberships, self._streams, self._retries, self._rhythm)
             self._deliveries[name] = delivery
@@ -159,6 +165,9 @@ class Subscriptions:
                 self._spawn(delivery.keep(), f"keeper {name}"),
                 self._spawn(delivery.note(), f"checkpoints {name}"),
             ]
+            if not group.ephemeral:
+                follower = self._followers[name] = Follower(delivery, self._groups, self._rhythm.sweep)
+                self._tasks[name].append(self._spawn(follower.run(), f"follower {name}"))
         return self._deliveries[name]
 
     async def _ready(self, delivery: Delivery, consumer_id: str) -> None:
@@ -185,6 +194,7 @@ class Subscriptions:
         if self._deliveries.get(delivery.name) is not delivery:
             return
         del self._deliveries[delivery.name]
+        self._followers.pop(delivery.name, None)
         await end(self._tasks.pop(delivery.name))
         try:
             if delivery.group.ephemeral:
@@ -238,6 +248,16 @@ class Subscriptions:
         found = (one for one in delivery.memberships if one.shard == shard) if delivery else iter(())
         return next(found, None)
 
+    async def changed(self, key: GroupKey) -> None:
+        """The group was changed through this broker: go on as it is now. Raises StoreUnavailable."""
+        if (follower := self._followers.get(str(key))) is not None:
+            await follower.follow()
+
+    def consumers_of(self, key: GroupKey) -> list[str]:
+        """The names of the group's consumers that are connected here."""
+        delivery = self._deliveries.get(str(key))
+        return list(delivery.consumers) if delivery is not None else []
+
     async def listen(self, shard: int) -> None:
         """Heed what other brokers tell."""
         async for signal in self._streams.signals(shard):
@@ -257,6 +277,8 @@ class Subscriptions:
             self.extended(signal.group, signal.consumer, shard, signal.positions, signal.seconds)
         elif signal.kind == "returned" and delivery is not None:
             delivery.wake()
+        elif signal.kind == "changed" and signal.group in self._followers:
+            self._followers[signal.group].look()
         elif signal.kind == "opened" and not own and delivery is not None:
             delivery.replace(signal.consumer)
 

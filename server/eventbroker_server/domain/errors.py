@@ -114,6 +114,18 @@ class GroupMismatch(BrokerError):
     reason = "GROUP_MISMATCH"
 
 
+class GroupExists(BrokerError):
+    """There is a group of that name already."""
+
+    reason = "GROUP_EXISTS"
+
+
+class GroupInUse(BrokerError):
+    """Consumers of the group are connected; nothing was changed."""
+
+    reason = "GROUP_IN_USE"
+
+
 class Unauthenticated(BrokerError):
     """The call carries no valid credential."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from eventbroker_server.domain.event import shard_of
 from eventbroker_server.domain.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -46,14 +47,31 @@ class Group:
         return self.key.tenant in (ALL_TENANTS, tenant_id)
 
 
+@dataclass(frozen=True, slots=True)
+class GroupChange:
+    """What is to be different about a group; None stays as it is."""
+
+    filter: TypeFilter | None = None
+    ack_deadline: float | None = None
+    retry: RetryPolicy | None = None
+    dead_letter_retention: float | None = None
+    paused: bool | None = None
+
+
+def shards_of(key: GroupKey, shards: int) -> list[int]:
+    """The shards that a group reads, of so many there are."""
+    return list(range(shards)) if key.tenant == ALL_TENANTS else [shard_of(key.tenant, shards)]
+
+
 def consumer_name(consumer_id: str, process: str) -> str:
     """A consumer's name in Redis: it tells which broker process speaks for it."""
     return f"{consumer_id}@{process}"
 
 
-def consumer_id_of(name: str) -> str:
-    return name.rpartition("@")[0]
-
-
 def process_of(name: str) -> str:
     return name.rpartition("@")[2]
+
+
+def consumer_id_of(name: str) -> str:
+    """The id without what tells two streams of it apart, while one takes over."""
+    return name.rpartition("@")[0].partition("+")[0]

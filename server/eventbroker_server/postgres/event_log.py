@@ -74,6 +74,17 @@ class PostgresEventLog:
             found: datetime | None = await connection.fetchval(QUERIES["record_time"], shard, position)
             return found
 
+    async def position_before(self, shard: int, time: datetime) -> int:
+        async with self._pool.connection() as connection:
+            position: int = await connection.fetchval(QUERIES["position_before"], shard, time)
+            return position
+
+    async def count_for(self, group: Group, shard: int, after: int, upto: int) -> int:
+        wanted = (group.key.tenant, group.filter.exact(), group.filter.prefixes())
+        async with self._pool.connection() as connection:
+            count: int = await connection.fetchval(QUERIES["count_for"], shard, after, upto, *wanted)
+            return count
+
 
 class _Decision:
     """A transaction that holds the shard's lock: keeps the promises of ports.Decision."""

@@ -8,10 +8,13 @@ from eventbroker_server.domain.errors import StoreUnavailable
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import Group, GroupKey
 from eventbroker_server.domain.retry import RetryPolicy
-from eventbroker_server.ports import Membership
+from eventbroker_server.ports import Leftovers, Membership
 from eventbroker_server.postgres.queries import QUERIES
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from eventbroker_server.domain.group import GroupChange
     from eventbroker_server.postgres.pool import Pool
 
 
@@ -46,6 +49,49 @@ class PostgresGroupStore:
                 QUERIES["save_checkpoint"], *key, shard, generation, position
             )
             return checkpoint
+
+    async def create(self, group: Group, checkpoints: Mapping[int, int]) -> bool:
+        retry = group.retry
+        policy = (retry.initial, retry.multiplier, retry.maximum, retry.max_attempts, group.dead_letter_retention)
+        properties = (sorted(group.filter.patterns), group.ack_deadline, *policy)
+        async with self._pool.transaction() as connection:
+            if not await connection.fetchval(QUERIES["create_group"], *group.key, *properties):
+                return False
+            places = (list(checkpoints), list(checkpoints.values()))
+            await connection.execute(QUERIES["create_memberships"], *group.key, *places)
+            return True
+
+    async def list_groups(self, tenant: str, after: str, count: int) -> list[Group]:
+        async with self._pool.connection() as connection:
+            return [_group(row) for row in await connection.fetch(QUERIES["list_groups"], tenant, after, count)]
+
+    async def leftovers(self, key: GroupKey) -> Leftovers:
+        async with self._pool.connection() as connection:
+            return Leftovers(*await connection.fetchrow(QUERIES["leftovers"], *key))
+
+    async def update(self, key: GroupKey, change: GroupChange) -> Group | None:
+        types = sorted(change.filter.patterns) if change.filter else None
+        retry = change.retry
+        backoff = (retry.initial, retry.multiplier, retry.maximum, retry.max_attempts) if retry else (None,) * 4
+        changes = (types, change.ack_deadline, *backoff, change.dead_letter_retention, change.paused)
+        async with self._pool.transaction() as connection:
+            row = await connection.fetchrow(QUERIES["update_group"], *key, *changes)
+            if row and change.filter:
+                wanted = (change.filter.exact(), change.filter.prefixes())
+                await connection.execute(QUERIES["forget_unwanted_retries"], *key, *wanted)
+        return _group(row) if row else None
+
+    async def seek(self, key: GroupKey, checkpoints: Mapping[int, int]) -> bool:
+        async with self._pool.transaction() as connection:
+            for shard, checkpoint in sorted(checkpoints.items()):  # in one order, so that two never wait for each other
+                if not await connection.fetchval(QUERIES["seek"], *key, shard, checkpoint):
+                    return False
+                await connection.execute(QUERIES["forget_retries"], *key, shard)
+        return True
+
+    async def delete(self, key: GroupKey) -> bool:
+        async with self._pool.connection() as connection:
+            return bool(await connection.fetchval(QUERIES["delete_group"], *key))
 
 
 def _group(row: Any) -> Group:

@@ -130,7 +130,7 @@ FROM eventbroker.shard_head;
 SELECT * FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2;
 
 -- name: membership
-SELECT checkpoint, generation FROM eventbroker.group_shards WHERE tenant_id = $1 AND name = $2 AND shard = $3;
+SELECT checkpoint, generation, replay_to FROM eventbroker.group_shards WHERE tenant_id = $1 AND name = $2 AND shard = $3;
 
 -- name: next_generation
 UPDATE eventbroker.group_shards
@@ -142,6 +142,103 @@ UPDATE eventbroker.group_shards
 SET checkpoint = greatest(checkpoint, $5), updated_at = clock_timestamp()
 WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND generation = $4
 RETURNING checkpoint;
+
+-- name: position_before
+-- Positions have no gap and times rise with them, so the seam is found by halves: an index on the time is not needed.
+WITH RECURSIVE half(low, high) AS (
+    SELECT 0::bigint, position + 1 FROM eventbroker.shard_head WHERE shard = $1
+    UNION ALL
+    SELECT
+        CASE WHEN e.recorded_at < $2 THEN e.position ELSE half.low END,
+        CASE WHEN e.recorded_at < $2 THEN half.high ELSE e.position END
+    FROM half
+    JOIN eventbroker.events e ON e.shard = $1 AND e.position = (half.low + half.high) / 2
+    WHERE half.high - half.low > 1
+)
+SELECT max(low) FROM half;
+
+-- name: count_for
+SELECT count(*)
+FROM eventbroker.events
+WHERE shard = $1 AND position > $2 AND position <= $3
+    AND ($4::text = '*' OR tenant_id = $4)
+    AND (
+        event_type = ANY ($5::text[])
+        OR EXISTS (SELECT FROM unnest($6::text[]) AS prefix WHERE starts_with(event_type, prefix))
+    );
+
+-- name: create_group
+INSERT INTO eventbroker.groups (
+    tenant_id, name, event_types, ack_deadline, backoff_initial, backoff_multiplier, backoff_max, max_attempts,
+    dead_letter_retention
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT DO NOTHING
+RETURNING true;
+
+-- name: create_memberships
+INSERT INTO eventbroker.group_shards (tenant_id, name, shard, checkpoint)
+SELECT $1, $2, head.shard, coalesce(start.checkpoint, 0)
+FROM eventbroker.shard_head head
+LEFT JOIN unnest($3::integer[], $4::bigint[]) AS start(shard, checkpoint) USING (shard);
+
+-- name: list_groups
+SELECT * FROM eventbroker.groups
+WHERE tenant_id = $1 AND name COLLATE "C" > $2
+ORDER BY name COLLATE "C"
+LIMIT $3;
+
+-- name: leftovers
+SELECT
+    (SELECT count(*) FROM eventbroker.retries WHERE tenant_id = $1 AND name = $2),
+    (
+        SELECT min(e.recorded_at)
+        FROM eventbroker.retries r
+        JOIN eventbroker.events e USING (shard, position)
+        WHERE r.tenant_id = $1 AND r.name = $2
+    ),
+    (SELECT count(*) FROM eventbroker.dead_letters WHERE tenant_id = $1 AND name = $2);
+
+-- name: update_group
+UPDATE eventbroker.groups
+SET event_types = coalesce($3, event_types),
+    ack_deadline = coalesce($4, ack_deadline),
+    backoff_initial = coalesce($5, backoff_initial),
+    backoff_multiplier = coalesce($6, backoff_multiplier),
+    backoff_max = coalesce($7, backoff_max),
+    max_attempts = coalesce($8, max_attempts),
+    dead_letter_retention = coalesce($9, dead_letter_retention),
+    paused = coalesce($10, paused),
+    updated_at = clock_timestamp()
+WHERE tenant_id = $1 AND name = $2
+RETURNING *;
+
+-- name: forget_unwanted_retries
+DELETE FROM eventbroker.retries r
+USING eventbroker.events e
+WHERE r.tenant_id = $1 AND r.name = $2 AND e.shard = r.shard AND e.position = r.position
+    AND NOT (
+        e.event_type = ANY ($3::text[])
+        OR EXISTS (SELECT FROM unnest($4::text[]) AS prefix WHERE starts_with(e.event_type, prefix))
+    );
+
+-- name: seek
+-- Going back, what the group may have been given so far comes again: up to the head, as nothing tells it more closely.
+UPDATE eventbroker.group_shards g
+SET generation = g.generation + 1,
+    checkpoint = $4,
+    sought_at = clock_timestamp(),
+    replay_to = CASE WHEN $4 < g.checkpoint THEN greatest(g.replay_to, head.position) ELSE g.replay_to END,
+    updated_at = clock_timestamp()
+FROM eventbroker.shard_head head
+WHERE g.tenant_id = $1 AND g.name = $2 AND g.shard = $3 AND head.shard = $3
+RETURNING true;
+
+-- name: forget_retries
+DELETE FROM eventbroker.retries WHERE tenant_id = $1 AND name = $2 AND shard = $3;
+
+-- name: delete_group
+DELETE FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2 RETURNING true;
 
 -- name: installation
 SELECT shards, ack_key FROM eventbroker.installation;

@@ -1,9 +1,9 @@
 -- Join the streams of a group's types. If told to, make a group anew that is missing or of an earlier generation: live
 -- after the head, history from the checkpoint to the head through a backfill stream of this generation. Answers
 -- generation, joined_at, backfill_to, fed and how much of the backfill is unread; -1 if the shard has no head; -3 if the
--- group is missing, of an earlier generation or has lost a stream, and it is not to be made.
+-- group is missing, of an earlier generation or has lost a stream, and it is not to be made; the filter if it is another.
 -- KEYS: head, state, extended, queued, done, backfill and retry of the wanted generation, then the streams of the types
--- ARGV: group, generation, checkpoint, make (1 or 0)
+-- ARGV: group, generation, checkpoint, make (1 or 0), filter (or empty)
 local group, generation, checkpoint = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local head = tonumber(redis.call('GET', KEYS[1]) or -1)
 if head < 0 then
@@ -27,6 +27,12 @@ if made_now then
   redis.pcall('XGROUP', 'CREATE', KEYS[7], group, '0', 'MKSTREAM')
   for i = 8, #KEYS do
     redis.pcall('XGROUP', 'DESTROY', KEYS[i], group)
+  end
+end
+if ARGV[5] ~= '' and redis.call('HSETNX', KEYS[2], 'filter', ARGV[5]) == 0 then
+  local told = redis.call('HGET', KEYS[2], 'filter')
+  if told ~= ARGV[5] then
+    return told -- to join by an old filter would bring all of a type again that the group has left
   end
 end
 local state = redis.call('HMGET', KEYS[2], 'generation', 'joined', 'backfill_to', 'fed', 'backfill', 'retry')

@@ -13,7 +13,18 @@ from redis.exceptions import ResponseError
 from eventbroker_server.domain.ack_id import BACKFILL, RETRY
 from eventbroker_server.domain.errors import StreamsUnavailable
 from eventbroker_server.domain.group import process_of
-from eventbroker_server.ports import GroupState, Holding, Outcome, Progress, Received, Signal, Stale, Waiting
+from eventbroker_server.ports import (
+    GroupState,
+    Holding,
+    Outcome,
+    Pending,
+    Progress,
+    Received,
+    Refiltered,
+    Signal,
+    Stale,
+    Waiting,
+)
 from eventbroker_server.redis.connection import translated
 from eventbroker_server.redis.keys import FAILING, NOBODY, Keys
 
@@ -122,13 +133,22 @@ class RedisStreams:
         return [keys.backfill(group, generation), keys.retry(group, generation), *map(keys.events, types)]
 
     async def open_group(
-        self, shard: int, group: str, types: Collection[str], membership: Membership, *, make: bool
+        self,
+        shard: int,
+        group: str,
+        types: Collection[str],
+        membership: Membership,
+        *,
+        make: bool,
+        filter_text: str = "",
     ) -> GroupState | None:
         keys = self._keys(shard)
         names = [keys.head, keys.state(group), keys.extended(group), keys.queued(group), keys.done(group)]
         names += self._lanes(keys, group, membership.generation, types)
-        args = (group, membership.generation, membership.checkpoint, int(make))
+        args = (group, membership.generation, membership.checkpoint, int(make), filter_text)
         reply = await self._run("open_group", names, *args)
+        if isinstance(reply, bytes):
+            raise Refiltered(reply.decode())
         return None if reply == _GONE else _state(reply)
 
     async def feed(self, shard: int, group: str, state: GroupState, upto: int, entries: Sequence[Entry]) -> GroupState:
@@ -358,6 +378,43 @@ class RedisStreams:
         fields = {"kind": "opened", "process": self.process, "group": group, "consumer": consumer}
         async with translated():
             await self._redis.xadd(self._keys(shard).signals, fields, maxlen=1000, approximate=True)
+
+    # Management.
+
+    async def tell_changed(self, shard: int, group: str) -> None:
+        fields = {"kind": "changed", "process": self.process, "group": group}
+        async with translated():
+            await self._redis.xadd(self._keys(shard).signals, fields, maxlen=1000, approximate=True)
+
+    async def filter_of(self, shard: int, group: str) -> str | None:
+        async with translated():
+            told = await self._redis.hget(self._keys(shard).state(group), "filter")
+        return None if told is None else told.decode()
+
+    async def refilter(
+        self, shard: int, group: str, told: str, wanted: str, known: int, join: Sequence[str], leave: Sequence[str]
+    ) -> None:
+        keys = self._keys(shard)
+        names = [keys.head, keys.types, keys.state(group), *map(keys.events, join), *map(keys.events, leave)]
+        _fresh(await self._run("refilter", names, group, told, wanted, known, len(join)))
+
+    async def enroll(self, shard: int, group: str, generation: int, consumer: str) -> None:
+        async with translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.xgroup_createconsumer(self._keys(shard).backfill(group, generation), group, consumer)
+            await pipe.execute(raise_on_error=False)
+
+    async def consumers(self, shard: int, group: str, generation: int, types: Collection[str]) -> list[Pending]:
+        async with translated(), self._redis.pipeline(transaction=False) as pipe:
+            for lane in self._lanes(self._keys(shard), group, generation, types):
+                pipe.xinfo_consumers(lane, group)
+            replies = await pipe.execute(raise_on_error=False)
+        held: dict[str, int] = {}
+        for reply in replies:
+            for found in () if isinstance(reply, ResponseError) else reply:
+                name = found["name"].decode()
+                if process_of(name) != name:  # the others hold what was handed back
+                    held[name] = held.get(name, 0) + found["pending"]
+        return [Pending(name, held[name]) for name in sorted(held)]
 
 
 def _as_it_is(response: Any, **_: Any) -> Any:

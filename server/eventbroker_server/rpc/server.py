@@ -9,11 +9,13 @@ from eventbroker.events.v1 import role_pb2, session_pb2, user_pb2
 from eventbroker.v1 import (
     dead_letter_service_pb2,
     event_store_service_pb2,
+    group_service_pb2,
     publisher_service_pb2,
     subscriber_service_pb2,
 )
 from eventbroker.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
 from eventbroker.v1.event_store_service_pb2_grpc import add_EventStoreServiceServicer_to_server
+from eventbroker.v1.group_service_pb2_grpc import add_GroupServiceServicer_to_server
 from eventbroker.v1.publisher_service_pb2_grpc import add_PublisherServiceServicer_to_server
 from eventbroker.v1.subscriber_service_pb2_grpc import add_SubscriberServiceServicer_to_server
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from eventbroker_server.rpc.dead_letters import DeadLetterServicer
     from eventbroker_server.rpc.door import Door
     from eventbroker_server.rpc.event_store import EventStoreServicer
+    from eventbroker_server.rpc.groups import GroupServicer
     from eventbroker_server.rpc.publisher import PublisherServicer
     from eventbroker_server.rpc.subscriber import SubscriberServicer
 
@@ -34,6 +37,7 @@ SERVICES = [
     subscriber_service_pb2.DESCRIPTOR.services_by_name["SubscriberService"],
     event_store_service_pb2.DESCRIPTOR.services_by_name["EventStoreService"],
     dead_letter_service_pb2.DESCRIPTOR.services_by_name["DeadLetterService"],
+    group_service_pb2.DESCRIPTOR.services_by_name["GroupService"],
 ]
 
 # Reflection can show what is loaded: with these, the seed's events are readable in grpcurl.
@@ -69,6 +73,7 @@ class Server:
         subscriber: SubscriberServicer,
         event_store: EventStoreServicer,
         dead_letters: DeadLetterServicer,
+        groups: GroupServicer,
         max_publish_bytes: int,
     ) -> None:
         self._server = grpc.aio.server(interceptors=[door], options=_options(max_publish_bytes))
@@ -77,6 +82,7 @@ class Server:
         add_SubscriberServiceServicer_to_server(subscriber, self._server)
         add_EventStoreServiceServicer_to_server(event_store, self._server)
         add_DeadLetterServiceServicer_to_server(dead_letters, self._server)
+        add_GroupServiceServicer_to_server(groups, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.full_name for service in SERVICES]
         reflection.enable_server_reflection(

@@ -26,6 +26,9 @@ CODES: dict[type[errors.BrokerError], int] = {
     errors.GroupNotFound: code_pb2.NOT_FOUND,
     errors.DeadLetterNotFound: code_pb2.NOT_FOUND,
     errors.GroupMismatch: code_pb2.FAILED_PRECONDITION,
+    errors.GroupExists: code_pb2.ALREADY_EXISTS,
+    errors.GroupNotFound: code_pb2.NOT_FOUND,
+    errors.GroupInUse: code_pb2.FAILED_PRECONDITION,
     errors.Unauthenticated: code_pb2.UNAUTHENTICATED,
     errors.PermissionDenied: code_pb2.PERMISSION_DENIED,
     errors.TenantForbidden: code_pb2.PERMISSION_DENIED,
@@ -107,4 +110,6 @@ def _details(error: errors.BrokerError) -> list[Message]:
                 break
             details.append(missing)
         info.metadata["dead_letters"] = str(len(error.event_ids))
+    elif isinstance(error, (errors.GroupExists, errors.GroupNotFound)):
+        details.append(error_details_pb2.ResourceInfo(resource_type="group", resource_name=error.details.get("group")))
     return details

@@ -9,7 +9,7 @@ from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceServicer
 
 from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.settle import Nack, NackAction
-from eventbroker_server.broker.subscription import Farewell, HandedOver
+from eventbroker_server.broker.subscription import CaughtUp, Farewell, HandedOver
 from eventbroker_server.broker.subscriptions import Wish
 from eventbroker_server.domain.errors import Violation
 from eventbroker_server.domain.group import ALL_TENANTS
@@ -70,6 +70,8 @@ class SubscriberServicer(SubscriberServiceServicer):
                 elif isinstance(said, Farewell):
                     await context.write(_closing(said))
                     return
+                elif isinstance(said, CaughtUp):
+                    await context.write(pb.SubscribeResponse(caught_up=pb.CaughtUp()))
                 else:
                     await context.write(_heartbeat(said))
 
@@ -187,6 +189,7 @@ def _opened(subscription: Subscription) -> pb.SubscribeResponse:
 
 
 _EVENT, _ACK_ID, _ATTEMPT = (field_tag(pb.Delivery, field) for field in ("event", "ack_id", "attempt"))
+_REPLAYED = field_tag(pb.Delivery, "is_replay") + varint(True)
 _DELIVERY = field_tag(pb.DeliveryBatch, "deliveries")
 _BATCH = field_tag(pb.SubscribeResponse, "deliveries")
 
@@ -196,9 +199,11 @@ def _deliveries(handed_over: HandedOver) -> bytes:
     batch = pb.DeliveryBatch()
     set_time(batch.ack_deadline, handed_over.deadline)
     parts = [batch.SerializeToString()]
-    for body, ack_id, attempt in handed_over.events:
+    for body, ack_id, attempt, replayed in handed_over.events:
         length = varint(len(body))
         name = _ACK_ID + sized(ack_id.encode()) + _ATTEMPT + varint(attempt)
+        if replayed:
+            name += _REPLAYED
         parts += (_DELIVERY, varint(len(_EVENT) + len(length) + len(body) + len(name)), _EVENT, length, body, name)
     return _BATCH + sized(b"".join(parts))
 

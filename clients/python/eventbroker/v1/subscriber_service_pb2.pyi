@@ -60,6 +60,8 @@ class _ClosingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Closing
     """The stream reached its age, so that streams spread over brokers anew."""
     CLOSING_REASON_REPLACED: _ClosingReason.ValueType  # 3
     """Another stream opened with the same consumer id. Do not come back with it."""
+    CLOSING_REASON_GROUP_DELETED: _ClosingReason.ValueType  # 4
+    """The group was deleted. To come back makes it anew, unless the server is set not to."""
 
 class ClosingReason(_ClosingReason, metaclass=_ClosingReasonEnumTypeWrapper):
     """Why the server ends a stream."""
@@ -72,6 +74,8 @@ CLOSING_REASON_MAX_AGE: ClosingReason.ValueType  # 2
 """The stream reached its age, so that streams spread over brokers anew."""
 CLOSING_REASON_REPLACED: ClosingReason.ValueType  # 3
 """Another stream opened with the same consumer id. Do not come back with it."""
+CLOSING_REASON_GROUP_DELETED: ClosingReason.ValueType  # 4
+"""The group was deleted. To come back makes it anew, unless the server is set not to."""
 Global___ClosingReason: _TypeAlias = ClosingReason  # noqa: Y015
 
 class _NackAction:
@@ -238,6 +242,7 @@ class SubscribeResponse(_message.Message):
     DELIVERIES_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
     CLOSING_FIELD_NUMBER: _builtins.int
+    CAUGHT_UP_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___Opened:
         """The first message: the stream is open."""
@@ -254,6 +259,10 @@ class SubscribeResponse(_message.Message):
     def closing(self) -> Global___Closing:
         """The last message: the server ends the stream."""
 
+    @_builtins.property
+    def caught_up(self) -> Global___CaughtUp:
+        """The group has no history left to catch up with."""
+
     def __init__(
         self,
         *,
@@ -261,12 +270,13 @@ class SubscribeResponse(_message.Message):
         deliveries: Global___DeliveryBatch | None = ...,
         heartbeat: Global___Heartbeat | None = ...,
         closing: Global___Closing | None = ...,
+        caught_up: Global___CaughtUp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "deliveries", b"deliveries", "heartbeat", b"heartbeat", "opened", b"opened", "response", b"response"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "closing", b"closing", "deliveries", b"deliveries", "heartbeat", b"heartbeat", "opened", b"opened", "response", b"response"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["closing", b"closing", "deliveries", b"deliveries", "heartbeat", b"heartbeat", "opened", b"opened", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "closing", b"closing", "deliveries", b"deliveries", "heartbeat", b"heartbeat", "opened", b"opened", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["opened", "deliveries", "heartbeat", "closing"]  # noqa: Y015
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["opened", "deliveries", "heartbeat", "closing", "caught_up"]  # noqa: Y015
     _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
 
@@ -359,10 +369,13 @@ class Delivery(_message.Message):
     EVENT_FIELD_NUMBER: _builtins.int
     ACK_ID_FIELD_NUMBER: _builtins.int
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    IS_REPLAY_FIELD_NUMBER: _builtins.int
     ack_id: _builtins.str
     """Names this delivery in Ack and ExtendDeadline. Opaque, and good for this delivery only."""
     attempt: _builtins.int
     """1 the first time, one more after each attempt that failed: by a nack, or by a deadline that ran out."""
+    is_replay: _builtins.bool
+    """Whether a seek made the group get the event again."""
     @_builtins.property
     def event(self) -> _event_pb2.Event:
         """The event."""
@@ -373,14 +386,34 @@ class Delivery(_message.Message):
         event: _event_pb2.Event | None = ...,
         ack_id: _builtins.str = ...,
         attempt: _builtins.int = ...,
+        is_replay: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_id", b"ack_id", "attempt", b"attempt", "event", b"event"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_id", b"ack_id", "attempt", b"attempt", "event", b"event", "is_replay", b"is_replay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
+
+@_typing.final
+class CaughtUp(_message.Message):
+    """All history of the group was handed out, to this consumer or to others: what comes from now on is new. Comes once,
+    and once more after each seek, loss of Redis or other event that made the group read history again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CaughtUp: _TypeAlias = CaughtUp  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):

@@ -81,7 +81,8 @@ class SubscriberServiceServicer:
         """Subscribe streams events of a group to one consumer of it.
 
         INVALID_ARGUMENT names every field that breaks a rule. FAILED_PRECONDITION (GROUP_MISMATCH): the group exists with
-        another filter or deadline; the details tell the actual one. RESOURCE_EXHAUSTED: too many streams are open here.
+        another filter or deadline; the details tell the actual one. NOT_FOUND (GROUP_NOT_FOUND): the group
+        does not exist, and the server is set not to make it. RESOURCE_EXHAUSTED: too many streams are open here.
         The server ends a stream with OK after a Closing response: open it again after the delay that it names.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

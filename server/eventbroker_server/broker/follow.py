@@ -1,0 +1,56 @@
+"""Following a group: a delivery learns what was changed about its group in PostgreSQL, wherever that was done.
+
+A signal tells when to look; whoever did not hear it looks every few seconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from eventbroker_server.domain.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from eventbroker_server.broker.delivery import Delivery
+    from eventbroker_server.ports import GroupStore
+
+log = logging.getLogger(__name__)
+
+
+class Follower:
+    """`run` looks every so many seconds, and at once after `look`."""
+
+    def __init__(self, delivery: Delivery, groups: GroupStore, every: float) -> None:
+        self._delivery = delivery
+        self._groups = groups
+        self._every = every
+        self._changed = asyncio.Event()
+
+    def look(self) -> None:
+        self._changed.set()
+
+    async def run(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._every):
+                    await self._changed.wait()
+            self._changed.clear()
+            try:
+                await self.follow()
+            except StoreUnavailable as exc:  # the next look tells
+                log.info("cannot look for changes: %s", exc, extra={"group": self._delivery.name})
+
+    async def follow(self) -> None:
+        """Look once. Raises StoreUnavailable."""
+        delivery = self._delivery
+        group = await self._groups.find(delivery.group.key)
+        if group is None:
+            delivery.dissolve()
+            return
+        if group != delivery.group:
+            delivery.adopt(group)
+        for membership in delivery.memberships:
+            if await membership.sought():
+                delivery.wake()

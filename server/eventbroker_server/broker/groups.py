@@ -1,0 +1,231 @@
+"""Consumer groups as resources: made, told about, changed, moved, deleted.
+
+PostgreSQL is changed first. Then Redis is brought there, and a signal makes every broker that delivers the group look;
+without Redis they find out by themselves, a little later.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, NamedTuple
+
+from eventbroker_server.broker.refilter import refilter
+from eventbroker_server.broker.subscription import ShardProgress
+from eventbroker_server.domain.errors import (
+    GroupExists,
+    GroupInUse,
+    GroupNotFound,
+    InvalidArgument,
+    StreamsUnavailable,
+    Violation,
+)
+from eventbroker_server.domain.group import ALL_TENANTS, GroupChange, consumer_id_of, process_of, shards_of
+from eventbroker_server.domain.point import AfterPosition, AtTime, Edge
+from eventbroker_server.ports import Stale
+
+if TYPE_CHECKING:
+    from eventbroker_server.broker.subscriptions import Subscriptions
+    from eventbroker_server.domain.group import Group, GroupKey
+    from eventbroker_server.domain.point import LogPoint
+    from eventbroker_server.ports import EventLog, GroupStore, Membership, Streams
+
+log = logging.getLogger(__name__)
+
+_TRIES = 5  # of a compare-and-set that another broker may win
+
+
+class ConsumerStanding(NamedTuple):
+    """A consumer of a group, through whichever broker process."""
+
+    consumer_id: str
+    process: str
+    pending: int
+    connected: bool
+
+
+class Standing(NamedTuple):
+    """How a group stands. `complete` if Redis told its part, too."""
+
+    shards: list[ShardProgress]
+    retries: int
+    dead_letters: int
+    oldest_unsettled_age: timedelta | None
+    consumers: list[ConsumerStanding]
+    complete: bool
+
+
+class Sought(NamedTuple):
+    """How many events a seek brings again, or passes over."""
+
+    again: int
+    skipped: int
+
+
+class Groups:
+    """All methods may raise StoreUnavailable; those that take a key of a group that there must be, GroupNotFound."""
+
+    def __init__(
+        self, event_log: EventLog, store: GroupStore, streams: Streams, subscriptions: Subscriptions, shards: int
+    ) -> None:
+        self._log = event_log
+        self._store = store
+        self._streams = streams
+        self._subscriptions = subscriptions
+        self._shards = shards
+
+    async def create(self, group: Group, start: LogPoint) -> Group:
+        """Raises GroupExists, and InvalidArgument for a position beyond the head."""
+        places = await self._places(group.key, start, "start.position")
+        if not await self._store.create(group, places):
+            raise GroupExists(group=group.key.name, tenant_id=_tenant(group.key))
+        return group
+
+    async def get(self, key: GroupKey) -> Group:
+        if (group := await self._store.find(key)) is None:
+            raise _not_found(key)
+        return group
+
+    async def list_groups(self, tenant: str, after: str, count: int) -> list[Group]:
+        """The groups of a tenant (empty: of all) whose names come after this one, ordered by name."""
+        return await self._store.list_groups(tenant or ALL_TENANTS, after, count)
+
+    async def update(self, key: GroupKey, change: GroupChange) -> Group:
+        """Change a group, also while consumers are connected."""
+        if (group := await self._store.update(key, change)) is None:
+            raise _not_found(key)
+        if change.filter is not None:
+            try:
+                for shard in shards_of(key, self._shards):
+                    await self._refilter(key, shard)
+            except StreamsUnavailable as exc:  # whoever opens the group next does it
+                log.warning("the filter has to wait: %s", exc, extra={"group": str(key)})
+        await self._tell(key)
+        return group
+
+    async def _refilter(self, key: GroupKey, shard: int) -> None:
+        for _ in range(_TRIES):
+            with suppress(Stale):
+                await refilter(self._store, self._streams, key, shard)
+                return
+
+    async def pause(self, key: GroupKey, *, paused: bool) -> Group:
+        """Stop delivery of a group, or let it go on."""
+        return await self.update(key, GroupChange(paused=paused))
+
+    async def seek(self, key: GroupKey, to: LogPoint, *, dry_run: bool) -> Sought:
+        """Move a group, unless it is only to be counted what that would do. Raises InvalidArgument for a position
+        beyond the head."""
+        group = await self.get(key)
+        places = await self._places(key, to, "to.position")
+        again = skipped = 0
+        for shard, place in places.items():
+            checkpoint = (await self._store.membership(key, shard)).checkpoint
+            again += await self._log.count_for(group, shard, place, checkpoint) if place < checkpoint else 0
+            skipped += await self._log.count_for(group, shard, checkpoint, place) if checkpoint < place else 0
+        if not dry_run:
+            if not await self._store.seek(key, places):
+                raise _not_found(key)
+            await self._tell(key)
+        return Sought(again, skipped)
+
+    async def delete(self, key: GroupKey, *, force: bool) -> None:
+        """Forget a group. Raises GroupInUse, unless forced, and StreamsUnavailable: without Redis it is not known
+        whether consumers are connected, and what Redis has of the group could not be forgotten."""
+        group = await self.get(key)
+        shards = shards_of(key, self._shards)
+        memberships = {shard: await self._store.membership(key, shard) for shard in shards}
+        consumers = await self._consumers(group, memberships)
+        connected = {consumer.consumer_id for consumer in consumers if consumer.connected}
+        connected |= {consumer_id_of(name) for name in self._subscriptions.consumers_of(key)}
+        if connected and not force:
+            raise GroupInUse(group=key.name, tenant_id=_tenant(key), consumers=",".join(sorted(connected)))
+        if not await self._store.delete(key):
+            raise _not_found(key)
+        await self._tell(key)
+        for shard, membership in memberships.items():
+            types = await self._streams.types(shard)
+            await self._streams.delete_group(shard, str(key), membership.generation, types)
+
+    async def standing(self, group: Group) -> Standing:
+        """How the group stands; without Redis, what PostgreSQL knows."""
+        leftovers = await self._store.leftovers(group.key)
+        shards, oldest = [], [leftovers.oldest_retry_at]
+        memberships: dict[int, Membership] = {}
+        complete = True
+        for shard in shards_of(group.key, self._shards):
+            membership = memberships[shard] = await self._store.membership(group.key, shard)
+            head, settled = await self._log.head(shard), membership.checkpoint
+            try:
+                types = await self._streams.types(shard)
+                wanted = sorted(filter(group.filter.matches, types))
+                name, generation = str(group.key), membership.generation
+                progress = await self._streams.progress(shard, name, generation, wanted, len(types))
+                settled = max(settled, progress.settled)
+                if progress.unsettled is not None:
+                    oldest.append(await self._log.record_time(shard, progress.unsettled))
+            except StreamsUnavailable:
+                complete = False
+            except Stale:
+                pass  # it is not in Redis, or about to be made anew
+            shards.append(ShardProgress(shard, head, settled))
+        consumers: list[ConsumerStanding] = []
+        if complete:
+            try:
+                consumers = await self._consumers(group, memberships)
+            except StreamsUnavailable:
+                complete = False
+        since = min(filter(None, oldest), default=None)
+        age = max(datetime.now(UTC) - since, timedelta()) if since else None
+        return Standing(shards, leftovers.retries, leftovers.dead_letters, age, consumers, complete)
+
+    async def _consumers(self, group: Group, memberships: dict[int, Membership]) -> list[ConsumerStanding]:
+        """The consumers of all shards, ordered by id. Raises StreamsUnavailable."""
+        held: dict[tuple[str, str], int] = {}
+        living: set[str] = set()
+        for shard, membership in memberships.items():
+            types = await self._streams.types(shard)
+            name, generation = str(group.key), membership.generation
+            pending = await self._streams.consumers(shard, name, generation, types)
+            living |= await self._streams.living(shard, {process_of(consumer) for consumer, _ in pending})
+            for consumer, events in pending:
+                who = (consumer_id_of(consumer), process_of(consumer))
+                held[who] = held.get(who, 0) + events
+        return [
+            ConsumerStanding(consumer_id, process, held[consumer_id, process], process in living)
+            for consumer_id, process in sorted(held)
+            if process in living or held[consumer_id, process]
+        ]
+
+    async def _places(self, key: GroupKey, point: LogPoint, field: str) -> dict[int, int]:
+        """After which position of each shard a point is."""
+        shards = shards_of(key, self._shards)
+        if point is Edge.EARLIEST:
+            return dict.fromkeys(shards, 0)
+        if isinstance(point, AtTime):
+            return {shard: await self._log.position_before(shard, point.time) for shard in shards}
+        heads = {shard: await self._log.head(shard) for shard in shards}
+        if isinstance(point, AfterPosition):
+            if point.position > max(heads.values()):
+                rule = f"must be from 0 to {max(heads.values())}, the position of the newest event"
+                raise InvalidArgument([Violation(field, rule)])
+            return {shard: min(point.position, head) for shard, head in heads.items()}
+        return heads
+
+    async def _tell(self, key: GroupKey) -> None:
+        """Make every broker look at the group."""
+        try:
+            for shard in shards_of(key, self._shards):
+                await self._streams.tell_changed(shard, str(key))
+        except StreamsUnavailable as exc:  # they look every few seconds
+            log.info("cannot tell of a change: %s", exc, extra={"group": str(key)})
+        await self._subscriptions.changed(key)
+
+
+def _tenant(key: GroupKey) -> str:
+    return "" if key.tenant == ALL_TENANTS else key.tenant
+
+
+def _not_found(key: GroupKey) -> GroupNotFound:
+    return GroupNotFound(group=key.name, tenant_id=_tenant(key))

@@ -1,0 +1,280 @@
+"""GroupService."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from eventbroker.v1 import group_service_pb2 as pb
+from eventbroker.v1 import subscriber_service_pb2
+from eventbroker.v1.group_service_pb2_grpc import GroupServiceServicer
+
+from eventbroker_server.domain.errors import Violation
+from eventbroker_server.domain.filter import TypeFilter
+from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupChange, GroupKey
+from eventbroker_server.domain.names import NAME_RULE, PATTERN_RULE, is_name, is_type_pattern
+from eventbroker_server.domain.point import AfterPosition, AtTime, Edge
+from eventbroker_server.domain.retry import RetryPolicy
+from eventbroker_server.rpc.auth import PRINCIPAL
+from eventbroker_server.rpc.convert import EPOCH, raise_if_any, seconds_of
+from eventbroker_server.rpc.subscriber import MAX_DEADLINE, MAX_PATTERNS, MIN_DEADLINE
+
+if TYPE_CHECKING:
+    import grpc
+    from google.protobuf.duration_pb2 import Duration
+
+    from eventbroker_server.broker.groups import Groups, Standing
+    from eventbroker_server.domain.point import LogPoint
+
+_HOUR, _DAY = 3600.0, 86_400.0
+_DEFAULT_RETRY = RetryPolicy()
+_DEFAULT_RETENTION = 30 * _DAY
+_MASKABLE = ("event_types", "ack_deadline", "retry_policy", "dead_letter_policy")
+_PAGE, _MOST_PAGE = 100, 1_000
+_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
+_EDGES = {
+    subscriber_service_pb2.START_POINT_EARLIEST: Edge.EARLIEST,
+    subscriber_service_pb2.START_POINT_LATEST: Edge.LATEST,
+}
+
+_Named = (
+    pb.CreateGroupRequest
+    | pb.GetGroupRequest
+    | pb.UpdateGroupRequest
+    | pb.PauseGroupRequest
+    | pb.ResumeGroupRequest
+    | pb.SeekGroupRequest
+    | pb.DeleteGroupRequest
+)
+
+
+class GroupServicer(GroupServiceServicer):
+    """`default_ack_deadline`, in seconds, is that of a group that does not say."""
+
+    def __init__(self, groups: Groups, default_ack_deadline: float) -> None:
+        self._groups = groups
+        self._default_ack_deadline = default_ack_deadline
+
+    async def CreateGroup(  # noqa: N802 - the name of the RPC
+        self,
+        request: pb.CreateGroupRequest,
+        context: grpc.aio.ServicerContext[pb.CreateGroupRequest, pb.CreateGroupResponse],
+    ) -> pb.CreateGroupResponse:
+        violations = _name_faults(request)
+        patterns = _filter(request, violations)
+        deadline = self._ack_deadline(request, violations)
+        retry = _retry(request, violations)
+        retention = _retention(request, violations)
+        start: LogPoint = Edge.EARLIEST
+        if request.HasField("start"):
+            start = _point(request.start, "start", violations)
+        raise_if_any(violations)
+        group = Group(_key(request), patterns, deadline, retry, retention)
+        return pb.CreateGroupResponse(group=_message(await self._groups.create(group, start)))
+
+    async def GetGroup(  # noqa: N802 - the name of the RPC
+        self, request: pb.GetGroupRequest, context: grpc.aio.ServicerContext[pb.GetGroupRequest, pb.GetGroupResponse]
+    ) -> pb.GetGroupResponse:
+        group = await self._groups.get(_checked_key(request))
+        return pb.GetGroupResponse(group=_message(group), status=_status(await self._groups.standing(group)))
+
+    async def ListGroups(  # noqa: N802 - the name of the RPC
+        self,
+        request: pb.ListGroupsRequest,
+        context: grpc.aio.ServicerContext[pb.ListGroupsRequest, pb.ListGroupsResponse],
+    ) -> pb.ListGroupsResponse:
+        violations = []
+        if request.tenant_id and not is_name(request.tenant_id):
+            violations.append(Violation("tenant_id", f"{NAME_RULE}, or be empty"))
+        if not 0 <= request.page_size <= _MOST_PAGE:
+            violations.append(Violation("page_size", f"must be from 1 to {_MOST_PAGE}, or 0"))
+        if (after := _after(request.page_token)) is None:
+            violations.append(Violation("page_token", "must be the next_page_token of an answer, or be empty"))
+        raise_if_any(violations)
+        size = request.page_size or _PAGE
+        found = await self._groups.list_groups(PRINCIPAL.get().tenant_for(request.tenant_id), after or "", size + 1)
+        response = pb.ListGroupsResponse(groups=map(_message, found[:size]))
+        if len(found) > size:
+            response.next_page_token = base64.urlsafe_b64encode(found[size - 1].key.name.encode()).decode()
+        return response
+
+    async def UpdateGroup(  # noqa: N802 - the name of the RPC
+        self,
+        request: pb.UpdateGroupRequest,
+        context: grpc.aio.ServicerContext[pb.UpdateGroupRequest, pb.UpdateGroupResponse],
+    ) -> pb.UpdateGroupResponse:
+        violations = _name_faults(request)
+        paths = set(request.update_mask.paths)
+        if not paths or paths - set(_MASKABLE):
+            violations.append(Violation("update_mask", f"must name one or more of {', '.join(_MASKABLE)}"))
+        change = GroupChange(
+            filter=_filter(request, violations) if "event_types" in paths else None,
+            ack_deadline=self._ack_deadline(request, violations) if "ack_deadline" in paths else None,
+            retry=_retry(request, violations) if "retry_policy" in paths else None,
+            dead_letter_retention=_retention(request, violations) if "dead_letter_policy" in paths else None,
+        )
+        raise_if_any(violations)
+        return pb.UpdateGroupResponse(group=_message(await self._groups.update(_key(request), change)))
+
+    async def PauseGroup(  # noqa: N802 - the name of the RPC
+        self,
+        request: pb.PauseGroupRequest,
+        context: grpc.aio.ServicerContext[pb.PauseGroupRequest, pb.PauseGroupResponse],
+    ) -> pb.PauseGroupResponse:
+        group = await self._groups.pause(_checked_key(request), paused=True)
+        return pb.PauseGroupResponse(group=_message(group))
+
+    async def ResumeGroup(  # noqa: N802 - the name of the RPC
+        self,
+        request: pb.ResumeGroupRequest,
+        context: grpc.aio.ServicerContext[pb.ResumeGroupRequest, pb.ResumeGroupResponse],
+    ) -> pb.ResumeGroupResponse:
+        group = await self._groups.pause(_checked_key(request), paused=False)
+        return pb.ResumeGroupResponse(group=_message(group))
+
+    async def SeekGroup(  # noqa: N802 - the name of the RPC
+        self,
+        request: pb.SeekGroupRequest,
+        context: grpc.aio.ServicerContext[pb.SeekGroupRequest, pb.SeekGroupResponse],
+    ) -> pb.SeekGroupResponse:
+        violations = _name_faults(request)
+        to = _point(request.to, "to", violations)
+        raise_if_any(violations)
+        sought = await self._groups.seek(_key(request), to, dry_run=request.dry_run)
+        return pb.SeekGroupResponse(events_again=sought.again, events_skipped=sought.skipped)
+
+    async def DeleteGroup(  # noqa: N802 - the name of the RPC
+        self,
+        request: pb.DeleteGroupRequest,
+        context: grpc.aio.ServicerContext[pb.DeleteGroupRequest, pb.DeleteGroupResponse],
+    ) -> pb.DeleteGroupResponse:
+        await self._groups.delete(_checked_key(request), force=request.force)
+        return pb.DeleteGroupResponse()
+
+    def _ack_deadline(
+        self, request: pb.CreateGroupRequest | pb.UpdateGroupRequest, violations: list[Violation]
+    ) -> float:
+        if not request.HasField("ack_deadline"):
+            return self._default_ack_deadline
+        return seconds_of(request.ack_deadline, "ack_deadline", MIN_DEADLINE, MAX_DEADLINE, violations)
+
+
+def _name_faults(request: _Named) -> list[Violation]:
+    violations = []
+    if not is_name(request.name):
+        violations.append(Violation("name", NAME_RULE))
+    if request.tenant_id and not is_name(request.tenant_id):
+        violations.append(Violation("tenant_id", f"{NAME_RULE}, or be empty"))
+    return violations
+
+
+def _key(request: _Named) -> GroupKey:
+    """Raises TenantForbidden."""
+    return GroupKey(PRINCIPAL.get().tenant_for(request.tenant_id) or ALL_TENANTS, request.name)
+
+
+def _checked_key(request: _Named) -> GroupKey:
+    raise_if_any(_name_faults(request))
+    return _key(request)
+
+
+def _filter(request: pb.CreateGroupRequest | pb.UpdateGroupRequest, violations: list[Violation]) -> TypeFilter:
+    patterns = request.event_types
+    if len(patterns) > MAX_PATTERNS:
+        violations.append(Violation("event_types", f"must be at most {MAX_PATTERNS}"))
+    violations += [
+        Violation(f"event_types[{number}]", PATTERN_RULE)
+        for number, pattern in enumerate(patterns[:MAX_PATTERNS])
+        if not is_type_pattern(pattern)
+    ]
+    return TypeFilter.of(*patterns)
+
+
+def _retry(request: pb.CreateGroupRequest | pb.UpdateGroupRequest, violations: list[Violation]) -> RetryPolicy:
+    policy, path, default = request.retry_policy, "retry_policy", _DEFAULT_RETRY
+    initial, maximum, before = default.initial, default.maximum, len(violations)
+    if policy.HasField("initial_backoff"):
+        initial = seconds_of(policy.initial_backoff, f"{path}.initial_backoff", 0.1, _HOUR, violations)
+    if policy.HasField("maximum_backoff"):
+        maximum = seconds_of(policy.maximum_backoff, f"{path}.maximum_backoff", 0.1, _DAY, violations)
+    if maximum < initial and len(violations) == before:
+        violations.append(Violation(f"{path}.maximum_backoff", f"must not be below initial_backoff ({initial:g} s)"))
+    multiplier = policy.multiplier or default.multiplier
+    if not 1 <= multiplier <= 10:
+        violations.append(Violation(f"{path}.multiplier", "must be from 1 to 10, or 0"))
+    attempts = policy.max_attempts or default.max_attempts
+    if not 1 <= attempts <= 1_000:
+        violations.append(Violation(f"{path}.max_attempts", "must be from 1 to 1000, or 0"))
+    return RetryPolicy(initial, multiplier, maximum, attempts)
+
+
+def _retention(request: pb.CreateGroupRequest | pb.UpdateGroupRequest, violations: list[Violation]) -> float:
+    policy = request.dead_letter_policy
+    if not policy.HasField("retention"):
+        return _DEFAULT_RETENTION
+    return seconds_of(policy.retention, "dead_letter_policy.retention", _HOUR, 3_650 * _DAY, violations)
+
+
+def _point(message: pb.LogPoint, path: str, violations: list[Violation]) -> LogPoint:
+    kind = message.WhichOneof("point")
+    if kind == "edge" and message.edge in _EDGES:
+        return _EDGES[message.edge]
+    if kind == "edge":
+        violations.append(Violation(f"{path}.edge", "must be START_POINT_EARLIEST or START_POINT_LATEST"))
+    elif kind == "position":
+        if message.position < 0:
+            violations.append(Violation(f"{path}.position", "must not be negative"))
+        return AfterPosition(message.position)
+    elif kind == "time":
+        seconds, nanos = message.time.seconds, message.time.nanos
+        if _FIRST_SECOND <= seconds <= _LAST_SECOND and 0 <= nanos < 1_000_000_000:
+            return AtTime(EPOCH + timedelta(0, seconds, nanos // 1000))
+        violations.append(Violation(f"{path}.time", "must be of the years 1 to 9999, with nanos below 1,000,000,000"))
+    else:
+        violations.append(Violation(path, "is required: one of edge, position, time"))
+    return Edge.EARLIEST
+
+
+def _after(token: str) -> str | None:
+    """The name that a page token stands for; None if it is no token."""
+    try:
+        name = base64.b64decode(token, altchars=b"-_", validate=True).decode()
+    except (binascii.Error, ValueError):
+        return None
+    return name if not name or is_name(name) else None
+
+
+def _message(group: Group) -> pb.Group:
+    message = pb.Group(
+        name=group.key.name,
+        tenant_id="" if group.key.tenant == ALL_TENANTS else group.key.tenant,
+        event_types=sorted(group.filter.patterns),
+        paused=group.paused,
+    )
+    policy = message.retry_policy
+    policy.multiplier, policy.max_attempts = group.retry.multiplier, group.retry.max_attempts
+    _set_seconds(policy.initial_backoff, group.retry.initial)
+    _set_seconds(policy.maximum_backoff, group.retry.maximum)
+    _set_seconds(message.ack_deadline, group.ack_deadline)
+    _set_seconds(message.dead_letter_policy.retention, group.dead_letter_retention)
+    return message
+
+
+def _set_seconds(duration: Duration, seconds: float) -> None:
+    duration.FromMicroseconds(round(seconds * 1_000_000))
+
+
+def _status(standing: Standing) -> pb.GroupStatus:
+    status = pb.GroupStatus(
+        waiting_retries=standing.retries, dead_letters=standing.dead_letters, complete=standing.complete
+    )
+    for shard, head, settled in standing.shards:
+        lag = max(0, head - settled)
+        status.shards.add(shard=shard, head_position=head, settled_position=settled, lag=lag)
+    if standing.oldest_unsettled_age is not None:
+        status.oldest_unsettled_age.FromTimedelta(standing.oldest_unsettled_age)
+    for consumer_id, process, pending, connected in standing.consumers:
+        status.consumers.add(consumer_id=consumer_id, broker=process, pending_events=pending, connected=connected)
+    return status
