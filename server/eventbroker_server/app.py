@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from eventbroker_server.broker.append import AppendLimits, Writer
 from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.delivery import Rhythm
+from eventbroker_server.broker.explain import Explainer
 from eventbroker_server.broker.groups import Groups
 from eventbroker_server.broker.publishing import Publishing
 from eventbroker_server.broker.relay import Relay, Tail
@@ -96,7 +97,8 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             return task
 
         codec, signer = EventCodec(), Signer(installation.ack_key)
-        retries = Retries(PostgresRetryStore(pool), event_log, streams, codec)
+        retry_store = PostgresRetryStore(pool)
+        retries = Retries(retry_store, event_log, streams, codec)
         subscriptions = Subscriptions(
             event_log,
             groups,
@@ -136,6 +138,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         await stack.enter_async_context(_working("relay", relays, tasks))
         await stack.enter_async_context(_working("writer", writers, tasks))
 
+        managed = Groups(event_log, groups, streams, subscriptions, installation.shards)
         door = Door(provider, settings.max_calls)
         server = Server(
             door,
@@ -151,7 +154,9 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             EventStoreServicer(event_log),
             DeadLetterServicer(dead_letters, groups, event_log),
             GroupServicer(
-                Groups(event_log, groups, streams, subscriptions, installation.shards), settings.ack_deadline
+                managed,
+                Explainer(managed, event_log, groups, retry_store, streams, installation.shards),
+                settings.ack_deadline,
             ),
             settings.max_publish_bytes,
         )

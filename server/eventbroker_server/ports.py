@@ -199,6 +199,26 @@ class Holding(NamedTuple):
     retry: int = 0
 
 
+class Where(Enum):
+    """Where an event is on its way to the consumers of a group."""
+
+    NOT_IN_REDIS = 0  # the group is not there
+    NOT_RELAYED = 1
+    NOT_FED = 2
+    TO_BE_READ = 3
+    PENDING = 4
+    OVER = 5
+
+
+class Whereabouts(NamedTuple):
+    """Of what is pending: with whom, for how many seconds, and until when it was extended."""
+
+    where: Where
+    consumer: str = ""
+    idle: float = 0.0
+    extended_to: datetime | None = None
+
+
 class Outcome(Enum):
     """What became of an ack id."""
 
@@ -234,8 +254,22 @@ class WaitingGroup(NamedTuple):
     next_due: datetime | None  # of those that are not in the retry stream
 
 
+class Trouble(NamedTuple):
+    """What failed with an event of a group: it is due again, or dead since then. The error is the last one."""
+
+    failed: int
+    error: str
+    due_at: datetime | None
+    dead_at: datetime | None
+
+
 class RetryStore(Protocol):
     """Which events wait for another attempt, and which were given up."""
+
+    async def trouble(self, key: GroupKey, shard: int, position: int) -> Trouble | None: ...
+
+    async def oldest(self, key: GroupKey, shard: int) -> int | None:
+        """The lowest position that waits for another attempt, or is out for it."""
 
     async def record(self, group: Group, shard: int, failures: Sequence[Failure]) -> None:
         """Count the attempts, and note when each event is due again, or that it is dead. Safe to repeat."""
@@ -378,6 +412,9 @@ class Streams(Protocol):
         self, shard: int, group: str, generation: int, types: Sequence[str], idle: float
     ) -> list[Holding]:
         """What was set aside so long ago that whoever did it will not go on."""
+
+    async def whereabouts(self, shard: int, group: str, generation: int, event_type: str, position: int) -> Whereabouts:
+        """Where an event of the group's filter is."""
 
     async def requeue(self, shard: int, group: str, generation: int, entries: Sequence[tuple[int, Entry]]) -> None:
         """Put entries, each with how many of its attempts failed, into the retry stream, unless that is done or the

@@ -45,13 +45,13 @@ class Proxy:
         self._to_swallow: Swallowed | None = None
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         self._server.close()
-        for task in self._serving:
+        for task in tuple(self._serving):
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
 
@@ -89,18 +89,22 @@ class Proxy:
         self._to_swallow = Swallowed(contains)
         return self._to_swallow.bit
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
         self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+
+        def served(task: asyncio.Task[None]) -> None:
+            self._serving.discard(task)
+            writer.transport.abort()  # also of a task that was cancelled before it began
+
+        task.add_done_callback(served)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._is_cut:
-            writer.transport.abort()
             return
         try:
             from_server, to_server = await asyncio.open_unix_connection(self._socket)
         except OSError:
-            writer.transport.abort()
             return
         connection = _Connection(writer, to_server)
         self._connections.add(connection)

@@ -445,3 +445,20 @@ WITH step AS (
     RETURNING 1
 )
 SELECT count(*) FROM gone;
+
+-- name: trouble
+SELECT attempts, history -> -1 ->> 'error', due_at, NULL::timestamptz
+FROM eventbroker.retries
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = $4
+UNION ALL
+SELECT attempts, reason, NULL, dead_at
+FROM eventbroker.dead_letters
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = $4
+LIMIT 1;
+
+-- name: oldest_retry
+SELECT position
+FROM eventbroker.retries
+WHERE tenant_id = $1 AND name = $2 AND shard = $3
+ORDER BY position
+LIMIT 1;

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from eventbroker_server.domain.group import GroupKey
-from eventbroker_server.ports import Waiting, WaitingGroup
+from eventbroker_server.ports import Trouble, Waiting, WaitingGroup
 from eventbroker_server.postgres.queries import QUERIES
 
 if TYPE_CHECKING:
@@ -48,6 +48,16 @@ class PostgresRetryStore:
             if dead:
                 await connection.execute(QUERIES["save_dead_letters"], *place, *zip(*dead, strict=True))
                 await connection.execute(QUERIES["drop_retries"], *place, [item[0] for item in dead])
+
+    async def trouble(self, key: GroupKey, shard: int, position: int) -> Trouble | None:
+        async with self._pool.connection() as connection:
+            row = await connection.fetchrow(QUERIES["trouble"], *key, shard, position)
+        return Trouble(*row) if row else None
+
+    async def oldest(self, key: GroupKey, shard: int) -> int | None:
+        async with self._pool.connection() as connection:
+            position: int | None = await connection.fetchval(QUERIES["oldest_retry"], *key, shard)
+        return position
 
     async def waiting_groups(self) -> list[WaitingGroup]:
         async with self._pool.connection() as connection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from datetime import UTC, datetime
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,8 @@ from eventbroker_server.ports import (
     Signal,
     Stale,
     Waiting,
+    Where,
+    Whereabouts,
 )
 from eventbroker_server.redis.connection import translated
 from eventbroker_server.redis.keys import FAILING, NOBODY, Keys
@@ -328,6 +331,17 @@ class RedisStreams:
         self, shard: int, group: str, generation: int, types: Sequence[str], idle: float
     ) -> list[Holding]:
         return await self.holdings(shard, group, generation, types, consumer=FAILING, idle=idle)
+
+    async def whereabouts(self, shard: int, group: str, generation: int, event_type: str, position: int) -> Whereabouts:
+        keys = self._keys(shard)
+        names = [keys.head, keys.state(group), keys.extended(group)]
+        names += self._lanes(keys, group, generation, [event_type])
+        code, *told = await self._run("whereabouts", names, group, generation, position)
+        if not told:
+            return Whereabouts(Where(code))
+        consumer, idle, extended = told
+        until = datetime.fromtimestamp(extended / 1000, UTC) if extended else None
+        return Whereabouts(Where(code), consumer.decode(), idle / 1000, until)
 
     async def requeue(self, shard: int, group: str, generation: int, entries: Sequence[tuple[int, Entry]]) -> None:
         keys = self._keys(shard)

@@ -14,17 +14,19 @@ from eventbroker.v1.group_service_pb2_grpc import GroupServiceServicer
 from eventbroker_server.domain.errors import Violation
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupChange, GroupKey
-from eventbroker_server.domain.names import NAME_RULE, PATTERN_RULE, is_name, is_type_pattern
+from eventbroker_server.domain.names import ID_RULE, NAME_RULE, PATTERN_RULE, is_id, is_name, is_type_pattern
 from eventbroker_server.domain.point import AfterPosition, AtTime, Edge
 from eventbroker_server.domain.retry import RetryPolicy
 from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.convert import EPOCH, raise_if_any, seconds_of
+from eventbroker_server.rpc.explain import explained
 from eventbroker_server.rpc.subscriber import MAX_DEADLINE, MAX_PATTERNS, MIN_DEADLINE
 
 if TYPE_CHECKING:
     import grpc
     from google.protobuf.duration_pb2 import Duration
 
+    from eventbroker_server.broker.explain import Explainer
     from eventbroker_server.broker.groups import Groups, Standing
     from eventbroker_server.domain.point import LogPoint
 
@@ -47,14 +49,17 @@ _Named = (
     | pb.ResumeGroupRequest
     | pb.SeekGroupRequest
     | pb.DeleteGroupRequest
+    | pb.ExplainDeliveryRequest
+    | pb.WaitForGroupRequest
 )
 
 
 class GroupServicer(GroupServiceServicer):
     """`default_ack_deadline`, in seconds, is that of a group that does not say."""
 
-    def __init__(self, groups: Groups, default_ack_deadline: float) -> None:
+    def __init__(self, groups: Groups, explainer: Explainer, default_ack_deadline: float) -> None:
         self._groups = groups
+        self._explainer = explainer
         self._default_ack_deadline = default_ack_deadline
 
     async def CreateGroup(  # noqa: N802 - the name of the RPC
@@ -153,6 +158,34 @@ class GroupServicer(GroupServiceServicer):
         await self._groups.delete(_checked_key(request), force=request.force)
         return pb.DeleteGroupResponse()
 
+    async def ExplainDelivery(  # noqa: N802 - the name of the RPC
+        self,
+        request: pb.ExplainDeliveryRequest,
+        context: grpc.aio.ServicerContext[pb.ExplainDeliveryRequest, pb.ExplainDeliveryResponse],
+    ) -> pb.ExplainDeliveryResponse:
+        violations = _name_faults(request)
+        tenant = _event_tenant(request, violations)
+        if not is_id(request.event_id):
+            violations.append(Violation("event_id", ID_RULE))
+        raise_if_any(violations)
+        return explained(await self._explainer.explain(_key(request), (tenant, request.event_id)))
+
+    async def WaitForGroup(  # noqa: N802 - the name of the RPC
+        self,
+        request: pb.WaitForGroupRequest,
+        context: grpc.aio.ServicerContext[pb.WaitForGroupRequest, pb.WaitForGroupResponse],
+    ) -> pb.WaitForGroupResponse:
+        violations = _name_faults(request)
+        tenant = _event_tenant(request, violations)
+        if request.position < 1:
+            violations.append(Violation("position", "must be from 1"))
+        timeout = 10.0
+        if request.HasField("timeout"):
+            timeout = seconds_of(request.timeout, "timeout", 0, 60, violations)
+        raise_if_any(violations)
+        reached, settled = await self._explainer.wait(_key(request), tenant, request.position, timeout)
+        return pb.WaitForGroupResponse(reached=reached, settled_position=settled)
+
     def _ack_deadline(
         self, request: pb.CreateGroupRequest | pb.UpdateGroupRequest, violations: list[Violation]
     ) -> float:
@@ -173,6 +206,14 @@ def _name_faults(request: _Named) -> list[Violation]:
 def _key(request: _Named) -> GroupKey:
     """Raises TenantForbidden."""
     return GroupKey(PRINCIPAL.get().tenant_for(request.tenant_id) or ALL_TENANTS, request.name)
+
+
+def _event_tenant(request: pb.ExplainDeliveryRequest | pb.WaitForGroupRequest, violations: list[Violation]) -> str:
+    """The tenant whose events are meant, which must be one that the caller may see."""
+    tenant = PRINCIPAL.get().tenant_for(request.event_tenant_id or request.tenant_id)
+    if not is_name(tenant):
+        violations.append(Violation("event_tenant_id", f"{NAME_RULE}; for a group of all tenants it is required"))
+    return tenant
 
 
 def _checked_key(request: _Named) -> GroupKey:

@@ -11,6 +11,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -21,6 +22,58 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _DeliveryState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DeliveryState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DELIVERY_STATE_UNSPECIFIED: _DeliveryState.ValueType  # 0
+    """Never used."""
+    DELIVERY_STATE_FILTERED: _DeliveryState.ValueType  # 1
+    """The group's filter or tenant leaves it out."""
+    DELIVERY_STATE_NOT_RELAYED: _DeliveryState.ValueType  # 2
+    """It is stored, and not in Redis yet."""
+    DELIVERY_STATE_HISTORY: _DeliveryState.ValueType  # 3
+    """It is in the history that the group is to read from PostgreSQL."""
+    DELIVERY_STATE_WAITING: _DeliveryState.ValueType  # 4
+    """It waits in Redis for a consumer with credit."""
+    DELIVERY_STATE_OUT: _DeliveryState.ValueType  # 5
+    """A consumer has it."""
+    DELIVERY_STATE_FAILING: _DeliveryState.ValueType  # 6
+    """An attempt failed, which is being recorded."""
+    DELIVERY_STATE_RETRY: _DeliveryState.ValueType  # 7
+    """It waits for its next attempt."""
+    DELIVERY_STATE_DEAD: _DeliveryState.ValueType  # 8
+    """It is a dead letter."""
+    DELIVERY_STATE_SETTLED: _DeliveryState.ValueType  # 9
+    """It is settled, or lies before the place where the group began or was moved to."""
+
+class DeliveryState(_DeliveryState, metaclass=_DeliveryStateEnumTypeWrapper):
+    """What an event is to a group."""
+
+DELIVERY_STATE_UNSPECIFIED: DeliveryState.ValueType  # 0
+"""Never used."""
+DELIVERY_STATE_FILTERED: DeliveryState.ValueType  # 1
+"""The group's filter or tenant leaves it out."""
+DELIVERY_STATE_NOT_RELAYED: DeliveryState.ValueType  # 2
+"""It is stored, and not in Redis yet."""
+DELIVERY_STATE_HISTORY: DeliveryState.ValueType  # 3
+"""It is in the history that the group is to read from PostgreSQL."""
+DELIVERY_STATE_WAITING: DeliveryState.ValueType  # 4
+"""It waits in Redis for a consumer with credit."""
+DELIVERY_STATE_OUT: DeliveryState.ValueType  # 5
+"""A consumer has it."""
+DELIVERY_STATE_FAILING: DeliveryState.ValueType  # 6
+"""An attempt failed, which is being recorded."""
+DELIVERY_STATE_RETRY: DeliveryState.ValueType  # 7
+"""It waits for its next attempt."""
+DELIVERY_STATE_DEAD: DeliveryState.ValueType  # 8
+"""It is a dead letter."""
+DELIVERY_STATE_SETTLED: DeliveryState.ValueType  # 9
+"""It is settled, or lies before the place where the group began or was moved to."""
+Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
 
 @_typing.final
 class Group(_message.Message):
@@ -750,3 +803,165 @@ class DeleteGroupResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteGroupResponse: _TypeAlias = DeleteGroupResponse  # noqa: Y015
+
+@_typing.final
+class ExplainDeliveryRequest(_message.Message):
+    """A request to explain a delivery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_TENANT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The group, a name."""
+    tenant_id: _builtins.str
+    """The tenant of the group, as in GroupService."""
+    event_tenant_id: _builtins.str
+    """The tenant of the event, a name. Empty: the tenant of the group."""
+    event_id: _builtins.str
+    """The event."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        event_tenant_id: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "event_tenant_id", b"event_tenant_id", "name", b"name", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainDeliveryRequest: _TypeAlias = ExplainDeliveryRequest  # noqa: Y015
+
+@_typing.final
+class ExplainDeliveryResponse(_message.Message):
+    """The answer to ExplainDelivery."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    SHARD_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    SETTLED_POSITION_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    LAST_ERROR_FIELD_NUMBER: _builtins.int
+    CONSUMER_ID_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    state: Global___DeliveryState.ValueType
+    """What it is."""
+    explanation: _builtins.str
+    """The same as a sentence in English, for people; its wording may change."""
+    shard: _builtins.int
+    """The shard of the event."""
+    position: _builtins.int
+    """The position of the event."""
+    settled_position: _builtins.int
+    """The group's checkpoint in that shard, which is at most a few seconds old: it is done with everything up to here."""
+    paused: _builtins.bool
+    """Whether the group is paused."""
+    failed_attempts: _builtins.int
+    """How many attempts failed."""
+    last_error: _builtins.str
+    """The error of the last of them; empty if none failed."""
+    consumer_id: _builtins.str
+    """DELIVERY_STATE_OUT: who has it."""
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """DELIVERY_STATE_OUT: the deadline. DELIVERY_STATE_RETRY: when the next attempt is due. DELIVERY_STATE_DEAD: since
+        when. Otherwise unset.
+        """
+
+    def __init__(
+        self,
+        *,
+        state: Global___DeliveryState.ValueType = ...,
+        explanation: _builtins.str = ...,
+        shard: _builtins.int = ...,
+        position: _builtins.int = ...,
+        settled_position: _builtins.int = ...,
+        paused: _builtins.bool = ...,
+        failed_attempts: _builtins.int = ...,
+        last_error: _builtins.str = ...,
+        consumer_id: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer_id", b"consumer_id", "explanation", b"explanation", "failed_attempts", b"failed_attempts", "last_error", b"last_error", "paused", b"paused", "position", b"position", "settled_position", b"settled_position", "shard", b"shard", "state", b"state", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainDeliveryResponse: _TypeAlias = ExplainDeliveryResponse  # noqa: Y015
+
+@_typing.final
+class WaitForGroupRequest(_message.Message):
+    """A request to wait for a group."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_TENANT_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The group, a name."""
+    tenant_id: _builtins.str
+    """The tenant of the group, as in GroupService."""
+    event_tenant_id: _builtins.str
+    """The tenant of the events, a name; its shard is meant. Empty: the tenant of the group."""
+    position: _builtins.int
+    """The position, as Publish answered it, from 1."""
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """How long to wait, 0 to 60 s. Unset: 10 s."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        tenant_id: _builtins.str = ...,
+        event_tenant_id: _builtins.str = ...,
+        position: _builtins.int = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_tenant_id", b"event_tenant_id", "name", b"name", "position", b"position", "tenant_id", b"tenant_id", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitForGroupRequest: _TypeAlias = WaitForGroupRequest  # noqa: Y015
+
+@_typing.final
+class WaitForGroupResponse(_message.Message):
+    """The answer to WaitForGroup."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REACHED_FIELD_NUMBER: _builtins.int
+    SETTLED_POSITION_FIELD_NUMBER: _builtins.int
+    reached: _builtins.bool
+    """Whether the group is done with every event up to the position."""
+    settled_position: _builtins.int
+    """The position up to which it is done with everything."""
+    def __init__(
+        self,
+        *,
+        reached: _builtins.bool = ...,
+        settled_position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reached", b"reached", "settled_position", b"settled_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___WaitForGroupResponse: _TypeAlias = WaitForGroupResponse  # noqa: Y015

@@ -85,6 +85,16 @@ class GroupServiceStub:
                 request_serializer=eventbroker_dot_v1_dot_group__service__pb2.DeleteGroupRequest.SerializeToString,
                 response_deserializer=eventbroker_dot_v1_dot_group__service__pb2.DeleteGroupResponse.FromString,
                 _registered_method=True)
+        self.ExplainDelivery = channel.unary_unary(
+                '/eventbroker.v1.GroupService/ExplainDelivery',
+                request_serializer=eventbroker_dot_v1_dot_group__service__pb2.ExplainDeliveryRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_group__service__pb2.ExplainDeliveryResponse.FromString,
+                _registered_method=True)
+        self.WaitForGroup = channel.unary_unary(
+                '/eventbroker.v1.GroupService/WaitForGroup',
+                request_serializer=eventbroker_dot_v1_dot_group__service__pb2.WaitForGroupRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_group__service__pb2.WaitForGroupResponse.FromString,
+                _registered_method=True)
 
 
 class GroupServiceServicer:
@@ -179,6 +189,26 @@ class GroupServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainDelivery(self, request, context):
+        """ExplainDelivery tells why an event is, was or is not delivered to a group: the answer to "where is my event?".
+
+        NOT_FOUND: there is no such group (GROUP_NOT_FOUND), or no such event (EVENT_NOT_FOUND). UNAVAILABLE: without Redis
+        it is not known.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WaitForGroup(self, request, context):
+        """WaitForGroup answers when a group is done with every event up to a position: settled or dead. Publish, wait, and
+        read what the group's consumers made of it.
+
+        It answers also when the time is over; `reached` tells which. NOT_FOUND (GROUP_NOT_FOUND): there is no such group.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GroupServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -221,6 +251,16 @@ def add_GroupServiceServicer_to_server(servicer, server):
                     servicer.DeleteGroup,
                     request_deserializer=eventbroker_dot_v1_dot_group__service__pb2.DeleteGroupRequest.FromString,
                     response_serializer=eventbroker_dot_v1_dot_group__service__pb2.DeleteGroupResponse.SerializeToString,
+            ),
+            'ExplainDelivery': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainDelivery,
+                    request_deserializer=eventbroker_dot_v1_dot_group__service__pb2.ExplainDeliveryRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_group__service__pb2.ExplainDeliveryResponse.SerializeToString,
+            ),
+            'WaitForGroup': grpc.unary_unary_rpc_method_handler(
+                    servicer.WaitForGroup,
+                    request_deserializer=eventbroker_dot_v1_dot_group__service__pb2.WaitForGroupRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_group__service__pb2.WaitForGroupResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -450,6 +490,60 @@ class GroupService:
             '/eventbroker.v1.GroupService/DeleteGroup',
             eventbroker_dot_v1_dot_group__service__pb2.DeleteGroupRequest.SerializeToString,
             eventbroker_dot_v1_dot_group__service__pb2.DeleteGroupResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainDelivery(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventbroker.v1.GroupService/ExplainDelivery',
+            eventbroker_dot_v1_dot_group__service__pb2.ExplainDeliveryRequest.SerializeToString,
+            eventbroker_dot_v1_dot_group__service__pb2.ExplainDeliveryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WaitForGroup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventbroker.v1.GroupService/WaitForGroup',
+            eventbroker_dot_v1_dot_group__service__pb2.WaitForGroupRequest.SerializeToString,
+            eventbroker_dot_v1_dot_group__service__pb2.WaitForGroupResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,6 +89,18 @@ class GroupServiceStub:
     NOT_FOUND (GROUP_NOT_FOUND): there is no such group. FAILED_PRECONDITION (GROUP_IN_USE): consumers are connected,
     and the request does not force it. UNAVAILABLE: without Redis it is not known who is connected.
     """
+    ExplainDelivery: _grpc.UnaryUnaryMultiCallable[_group_service_pb2.ExplainDeliveryRequest, _group_service_pb2.ExplainDeliveryResponse]
+    """ExplainDelivery tells why an event is, was or is not delivered to a group: the answer to "where is my event?".
+
+    NOT_FOUND: there is no such group (GROUP_NOT_FOUND), or no such event (EVENT_NOT_FOUND). UNAVAILABLE: without Redis
+    it is not known.
+    """
+    WaitForGroup: _grpc.UnaryUnaryMultiCallable[_group_service_pb2.WaitForGroupRequest, _group_service_pb2.WaitForGroupResponse]
+    """WaitForGroup answers when a group is done with every event up to a position: settled or dead. Publish, wait, and
+    read what the group's consumers made of it.
+
+    It answers also when the time is over; `reached` tells which. NOT_FOUND (GROUP_NOT_FOUND): there is no such group.
+    """
 
 @_typing.type_check_only
 class GroupServiceAsyncStub(GroupServiceStub):
@@ -150,6 +162,18 @@ class GroupServiceAsyncStub(GroupServiceStub):
 
     NOT_FOUND (GROUP_NOT_FOUND): there is no such group. FAILED_PRECONDITION (GROUP_IN_USE): consumers are connected,
     and the request does not force it. UNAVAILABLE: without Redis it is not known who is connected.
+    """
+    ExplainDelivery: _aio.UnaryUnaryMultiCallable[_group_service_pb2.ExplainDeliveryRequest, _group_service_pb2.ExplainDeliveryResponse]  # type: ignore[assignment]
+    """ExplainDelivery tells why an event is, was or is not delivered to a group: the answer to "where is my event?".
+
+    NOT_FOUND: there is no such group (GROUP_NOT_FOUND), or no such event (EVENT_NOT_FOUND). UNAVAILABLE: without Redis
+    it is not known.
+    """
+    WaitForGroup: _aio.UnaryUnaryMultiCallable[_group_service_pb2.WaitForGroupRequest, _group_service_pb2.WaitForGroupResponse]  # type: ignore[assignment]
+    """WaitForGroup answers when a group is done with every event up to a position: settled or dead. Publish, wait, and
+    read what the group's consumers made of it.
+
+    It answers also when the time is over; `reached` tells which. NOT_FOUND (GROUP_NOT_FOUND): there is no such group.
     """
 
 class GroupServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -257,6 +281,30 @@ class GroupServiceServicer(metaclass=_abc_1.ABCMeta):
 
         NOT_FOUND (GROUP_NOT_FOUND): there is no such group. FAILED_PRECONDITION (GROUP_IN_USE): consumers are connected,
         and the request does not force it. UNAVAILABLE: without Redis it is not known who is connected.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainDelivery(
+        self,
+        request: _group_service_pb2.ExplainDeliveryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_group_service_pb2.ExplainDeliveryResponse, _abc.Awaitable[_group_service_pb2.ExplainDeliveryResponse]]:
+        """ExplainDelivery tells why an event is, was or is not delivered to a group: the answer to "where is my event?".
+
+        NOT_FOUND: there is no such group (GROUP_NOT_FOUND), or no such event (EVENT_NOT_FOUND). UNAVAILABLE: without Redis
+        it is not known.
+        """
+
+    @_abc_1.abstractmethod
+    def WaitForGroup(
+        self,
+        request: _group_service_pb2.WaitForGroupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_group_service_pb2.WaitForGroupResponse, _abc.Awaitable[_group_service_pb2.WaitForGroupResponse]]:
+        """WaitForGroup answers when a group is done with every event up to a position: settled or dead. Publish, wait, and
+        read what the group's consumers made of it.
+
+        It answers also when the time is over; `reached` tells which. NOT_FOUND (GROUP_NOT_FOUND): there is no such group.
         """
 
 def add_GroupServiceServicer_to_server(servicer: GroupServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

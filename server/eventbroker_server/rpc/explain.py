@@ -1,0 +1,46 @@
+"""An explanation as a message, with a sentence for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eventbroker.v1 import group_service_pb2 as pb
+
+from eventbroker_server.broker.explain import DeliveryState
+from eventbroker_server.rpc.convert import set_time
+
+if TYPE_CHECKING:
+    from eventbroker_server.broker.explain import Explanation
+
+_SENTENCES = {
+    DeliveryState.FILTERED: "The group does not want it: it gets {said.wanted} only.",
+    DeliveryState.NOT_RELAYED: "It is stored, and not relayed to Redis yet.",
+    DeliveryState.HISTORY: "It is in the history that the group has yet to read, which needs a consumer.",
+    DeliveryState.WAITING: "It waits for a consumer with credit.",
+    DeliveryState.OUT: "Consumer {said.consumer_id} has it until {until}, unless it asks for more time.",
+    DeliveryState.FAILING: "An attempt failed just now, which is being recorded.",
+    DeliveryState.RETRY: "{said.failed} attempts failed, the last with: {said.error}. The next is due at {until}.",
+    DeliveryState.DEAD: "It is a dead letter since {until}, after {said.failed} attempts, the last with: {said.error}.",
+    DeliveryState.SETTLED: "It is settled, or lies before the place where the group began or was moved to.",
+}
+
+
+def explained(said: Explanation) -> pb.ExplainDeliveryResponse:
+    until = said.until.isoformat(timespec="milliseconds") if said.until else ""
+    sentence = _SENTENCES[said.state].format(said=said, until=until)
+    if said.paused and said.state not in (DeliveryState.FILTERED, DeliveryState.SETTLED, DeliveryState.DEAD):
+        sentence += " The group is paused."
+    response = pb.ExplainDeliveryResponse(
+        state=said.state.value,  # type: ignore[arg-type] # the numbers are the same
+        explanation=sentence,
+        shard=said.shard,
+        position=said.position,
+        settled_position=said.checkpoint,
+        paused=said.paused,
+        failed_attempts=said.failed,
+        last_error=said.error,
+        consumer_id=said.consumer_id,
+    )
+    if said.until is not None:
+        set_time(response.until, said.until)
+    return response
