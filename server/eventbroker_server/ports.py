@@ -392,10 +392,12 @@ class Streams(Protocol):
         generation: int,
         holdings: Sequence[Holding],
         *,
+        note: str,
         spare_extended: bool,
         tell: bool = False,
     ) -> list[Outcome]:
-        """Take deliveries that failed from their consumers, fenced alike; each is with nobody until `forget`."""
+        """Take deliveries that failed from their consumers, fenced alike; each is with nobody until `forget`, and the
+        note is kept with it."""
 
     async def forget(self, shard: int, group: str, generation: int, holdings: Sequence[Holding]) -> None:
         """Settle what was set aside."""
@@ -410,8 +412,8 @@ class Streams(Protocol):
 
     async def set_aside_before(
         self, shard: int, group: str, generation: int, types: Sequence[str], idle: float
-    ) -> list[Holding]:
-        """What was set aside so long ago that whoever did it will not go on."""
+    ) -> list[tuple[Holding, str]]:
+        """What was set aside so many seconds ago that whoever did it will not go on, each with its note."""
 
     async def whereabouts(self, shard: int, group: str, generation: int, event_type: str, position: int) -> Whereabouts:
         """Where an event of the group's filter is."""

@@ -85,12 +85,12 @@ class Shard:
         return await self.streams.hand_back(0, GROUP, generation, holdings, tell=tell)
 
     async def set_aside(self, *holdings: Holding, generation: int = 1, spare: bool = False) -> list[Outcome]:
-        return await self.streams.set_aside(0, GROUP, generation, holdings, spare_extended=spare)
+        return await self.streams.set_aside(0, GROUP, generation, holdings, note="why", spare_extended=spare)
 
     async def forget(self, *holdings: Holding, generation: int = 1) -> None:
         await self.streams.forget(0, GROUP, generation, holdings)
 
-    async def aside(self, idle: float = 0.0) -> list[Holding]:
+    async def aside(self, idle: float = 0.0) -> list[tuple[Holding, str]]:
         return await self.streams.set_aside_before(0, GROUP, 1, [USER], idle)
 
     async def requeue(self, *waiting: Waiting, generation: int = 1) -> None:
@@ -700,7 +700,7 @@ async def test_what_is_set_aside_is_with_nobody_and_not_settled_until_it_is_forg
     assert await shard.streams.settle([ack(first, ANN), ack(second, ANN)]) == [OUTDATED, DONE]
     assert await shard.holdings() == []
     assert await shard.read(BOB, 10) == []
-    assert await shard.aside() == [held(first, shard.streams.aside)]
+    assert await shard.aside() == [(held(first, shard.streams.aside), "why")]
     assert await shard.aside(idle=60) == []
     assert (await shard.progress()).settled == 0
 
@@ -709,6 +709,7 @@ async def test_what_is_set_aside_is_with_nobody_and_not_settled_until_it_is_forg
     await shard.forget(held(first, ANN))
     assert await shard.aside() == []
     assert (await shard.progress()).settled == 2
+    assert not await shard.redis.exists(shard.keys.failing(GROUP))
 
 
 async def test_what_was_extended_is_spared_only_if_it_is_asked_for(shard: Shard) -> None:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ABANDONED = 5.0  # seconds after which nobody goes on with what was set aside
 _FEW = 10  # entries; a read that found more may linger before the next: more are on their way
 _AWAY = (StreamsUnavailable, StoreUnavailable)
 
@@ -344,12 +343,7 @@ class Delivery:
         for membership in self.memberships:
             if not membership.is_open:
                 continue
-            aside = await self._streams.set_aside_before(
-                membership.shard, self.name, membership.generation, membership.types, _ABANDONED
-            )
-            if aside:
-                args = (self.group, membership.shard, membership.generation, aside)
-                await self._retries.record(*args, "it failed, and the broker before it wrote down why")
+            await self._retries.go_on(self.group, membership.shard, membership.generation, membership.types)
             if self.group.ephemeral:
                 continue  # its one consumer is here
             overdue = await self._streams.holdings(

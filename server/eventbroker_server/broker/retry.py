@@ -9,10 +9,11 @@ group puts it into the group's retry stream.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
 from eventbroker_server.domain.group import consumer_id_of
@@ -28,12 +29,22 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXPIRED = "not settled before its deadline"
+_ABANDONED = 5.0  # seconds after which nobody goes on with what was set aside
 _PAGE = 200  # events put into a retry stream in one step
 _LONGEST_SLEEP = 1.0
 
 
+class How(NamedTuple):
+    """How a delivery failed: what is kept with it until it is recorded."""
+
+    consumer_id: str
+    error: str
+    delay: float | None
+    rejected: bool
+
+
 class Retries:
-    """`fail` and `record` may be called by anybody; `run` brings back what is due."""
+    """`fail` and `go_on` may be called by anybody; `run` brings back what is due."""
 
     def __init__(self, store: RetryStore, event_log: EventLog, streams: Streams, codec: Codec) -> None:
         self._store = store
@@ -58,48 +69,51 @@ class Retries:
         """Count a failed attempt for each delivery that is still the latest of its event. Those that `expired` are
         spared if they were extended meanwhile. `tell` as in Streams.hand_back.
 
-        Raises StoreUnavailable and StreamsUnavailable: then it is done later, but with an error that says less.
+        Raises StoreUnavailable and StreamsUnavailable: then a sweep goes on with it.
         """
         name = str(group.key)
-        outcomes = await self._streams.set_aside(shard, name, generation, holdings, spare_extended=expired, tell=tell)
+        how = How(consumer_id_of(holdings[0].consumer), error, delay, rejected)
+        outcomes = await self._streams.set_aside(
+            shard, name, generation, holdings, note=json.dumps(how), spare_extended=expired, tell=tell
+        )
         failed = [holding for holding, outcome in zip(holdings, outcomes, strict=True) if outcome is Outcome.DONE]
-        if failed:
-            await self.record(group, shard, generation, failed, error, delay=delay, rejected=rejected)
+        await self._record(group, shard, generation, [(holding, how) for holding in failed])
         return outcomes
 
-    async def record(
-        self,
-        group: Group,
-        shard: int,
-        generation: int,
-        failed: Sequence[Holding],
-        error: str,
-        *,
-        delay: float | None = None,
-        rejected: bool = False,
-    ) -> None:
+    async def go_on(self, group: Group, shard: int, generation: int, types: Sequence[str]) -> None:
+        """Record what was set aside by somebody who did not come to do it. Raises as `fail`, and Stale."""
+        name = str(group.key)
+        left = await self._streams.set_aside_before(shard, name, generation, types, _ABANDONED)
+        unknown = How("", "it failed, and how is not known", None, False)
+        await self._record(
+            group, shard, generation, [(holding, How(*json.loads(note)) if note else unknown) for holding, note in left]
+        )
+
+    async def _record(self, group: Group, shard: int, generation: int, failed: Sequence[tuple[Holding, How]]) -> None:
         """Record what was set aside, and forget it. An ephemeral group has no retries: it gets its event back at once,
         unless it was rejected."""
-        name = str(group.key)
-        if group.ephemeral and not rejected:
-            aside = [holding._replace(consumer=self._streams.aside) for holding in failed]
-            await self._streams.hand_back(shard, name, generation, aside)
+        if not failed:
             return
-        if not group.ephemeral:
+        name = str(group.key)
+        forgotten = [holding for holding, _ in failed]
+        if group.ephemeral:
+            again = [holding._replace(consumer=self._streams.aside) for holding, how in failed if not how.rejected]
+            await self._streams.hand_back(shard, name, generation, again)
+        else:
             failures = [
                 Failure(
                     holding.position,
                     f"{generation}:{holding.stream}:{holding.retry}:{holding.number}",
-                    consumer_id_of(holding.consumer),
-                    error,
-                    delay,
-                    rejected,
+                    how.consumer_id,
+                    how.error,
+                    how.delay,
+                    how.rejected,
                 )
-                for holding in failed
+                for holding, how in failed
             ]
             await self._store.record(group, shard, failures)
             self._wake.set()
-        await self._streams.forget(shard, name, generation, failed)
+        await self._streams.forget(shard, name, generation, forgotten)
 
     async def run(self, membership_of: Callable[[GroupKey, int], ShardMembership | None]) -> None:
         """Bring back what is due, of the groups that are delivered here."""

@@ -2,22 +2,22 @@
 -- next hand-over counts up and outdates the old ack id. They go to `nobody`, free for any consumer of the group, or to
 -- `failing` until it is recorded that they failed. Then forget a consumer that leaves, if it has nothing pending;
 -- deleting it earlier would delete its pending entries. Answers for each: 1 done, 2 settled before, 3 outdated.
--- KEYS: state, extended, signals, then the streams: backfill, retry, those of types
+-- KEYS: state, extended, signals, failing, then the streams: backfill, retry, those of types
 -- ARGV: group, generation, process, whom they go to, whether that is nobody (1 or 0), whether to spare what was extended
---       (1 or 0), consumer that leaves (or empty), the process to tell (or empty),
+--       (1 or 0), consumer that leaves (or empty), the process to tell (or empty), what is to be recorded (or empty),
 --       then for each: index of its stream, id of its entry, consumer, number, position
 local group, free = ARGV[1], ARGV[5] == '1'
 local answers, freed, positions, owner = {}, false, {}, ''
 if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[2] then
-  for i = 9, #ARGV, 5 do
+  for i = 10, #ARGV, 5 do
     answers[#answers + 1] = 3
   end
   return answers
 end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-for i = 9, #ARGV, 5 do
-  local key, id = KEYS[4 + ARGV[i]], ARGV[i + 1]
+for i = 10, #ARGV, 5 do
+  local key, id = KEYS[5 + ARGV[i]], ARGV[i + 1]
   local pending = redis.pcall('XPENDING', key, group, id, id, 1)
   local answer = 3
   if not pending.err and not pending[1] then
@@ -36,6 +36,10 @@ for i = 9, #ARGV, 5 do
   if answer == 1 then
     redis.call('XCLAIM', key, group, ARGV[4], 0, id, 'RETRYCOUNT', ARGV[i + 3], 'JUSTID')
     redis.call('HDEL', KEYS[2], id)
+    redis.call('HDEL', KEYS[4], id)
+    if ARGV[9] ~= '' then
+      redis.call('HSET', KEYS[4], id, ARGV[9])
+    end
     freed = true
     owner = ARGV[i + 2]
     positions[#positions + 1] = ARGV[i + 4]
@@ -43,7 +47,7 @@ for i = 9, #ARGV, 5 do
   answers[#answers + 1] = answer
 end
 if ARGV[7] ~= '' then
-  for i = 4, #KEYS do
+  for i = 5, #KEYS do
     local pending = redis.pcall('XPENDING', KEYS[i], group, '-', '+', 1, ARGV[7])
     if not pending.err and not pending[1] then
       redis.call('XGROUP', 'DELCONSUMER', KEYS[i], group, ARGV[7])

@@ -60,6 +60,9 @@ class Keys(NamedTuple):
     def queued(self, group: str) -> str:
         return self._key("queued", group)
 
+    def failing(self, group: str) -> str:
+        return self._key("failing", group)
+
     def done(self, group: str) -> str:
         return self._key("done", group)
 

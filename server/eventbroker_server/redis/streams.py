@@ -147,6 +147,7 @@ class RedisStreams:
     ) -> GroupState | None:
         keys = self._keys(shard)
         names = [keys.head, keys.state(group), keys.extended(group), keys.queued(group), keys.done(group)]
+        names += [keys.failing(group)]
         names += self._lanes(keys, group, membership.generation, types)
         args = (group, membership.generation, membership.checkpoint, int(make), filter_text)
         reply = await self._run("open_group", names, *args)
@@ -268,11 +269,12 @@ class RedisStreams:
         generation: int,
         holdings: Sequence[Holding],
         *,
+        note: str,
         spare_extended: bool,
         tell: bool = False,
     ) -> list[Outcome]:
         return await self._take_away(
-            shard, group, generation, holdings, to=FAILING, spare_extended=spare_extended, tell=tell
+            shard, group, generation, holdings, to=FAILING, note=note, spare_extended=spare_extended, tell=tell
         )
 
     async def leave(self, shard: int, group: str, generation: int, types: Sequence[str], consumer: str) -> None:
@@ -286,6 +288,7 @@ class RedisStreams:
         holdings: Sequence[Holding],
         *,
         to: str,
+        note: str = "",
         spare_extended: bool = False,
         tell: bool = False,
         types: Sequence[str] = (),
@@ -298,10 +301,10 @@ class RedisStreams:
         items: list[object] = []
         for position, stream, consumer, number, retry in holdings:
             items += (index[stream], _entry_id(position, retry), consumer, number, position)
-        names = [keys.state(group), keys.extended(group), keys.signals]
+        names = [keys.state(group), keys.extended(group), keys.signals, keys.failing(group)]
         names += self._lanes(keys, group, generation, ()) + index.streams(keys)
         told = self._to_tell(holdings[0].consumer) if tell and holdings else ""
-        args = (group, generation, self.process, to, int(to == NOBODY), int(spare_extended), leave, told)
+        args = (group, generation, self.process, to, int(to == NOBODY), int(spare_extended), leave, told, note)
         return [_OUTCOMES[code] for code in await self._run("hand_back", names, *args, *items)]
 
     async def forget(self, shard: int, group: str, generation: int, holdings: Sequence[Holding]) -> None:
@@ -310,7 +313,8 @@ class RedisStreams:
         items: list[object] = []
         for position, stream, _, number, retry in holdings:
             items += (index[stream], _entry_id(position, retry), number, position)
-        names = [keys.state(group), keys.queued(group), *self._lanes(keys, group, generation, ())]
+        names = [keys.state(group), keys.queued(group), keys.failing(group)]
+        names += self._lanes(keys, group, generation, ())
         await self._run("forget", names + index.streams(keys), group, generation, FAILING, *items)
 
     async def holdings(
@@ -329,8 +333,14 @@ class RedisStreams:
 
     async def set_aside_before(
         self, shard: int, group: str, generation: int, types: Sequence[str], idle: float
-    ) -> list[Holding]:
-        return await self.holdings(shard, group, generation, types, consumer=FAILING, idle=idle)
+    ) -> list[tuple[Holding, str]]:
+        found = await self.holdings(shard, group, generation, types, consumer=FAILING, idle=idle)
+        if not found:
+            return []
+        ids = [_entry_id(holding.position, holding.retry) for holding in found]
+        async with translated():
+            notes = await self._redis.hmget(self._keys(shard).failing(group), ids)
+        return [(holding, (note or b"").decode()) for holding, note in zip(found, notes, strict=True)]
 
     async def whereabouts(self, shard: int, group: str, generation: int, event_type: str, position: int) -> Whereabouts:
         keys = self._keys(shard)
@@ -371,7 +381,7 @@ class RedisStreams:
             for event_type in types:
                 pipe.xgroup_destroy(keys.events(event_type), group)
             state = (keys.state(group), keys.extended(group), keys.queued(group), keys.done(group))
-            pipe.unlink(*state, *self._lanes(keys, group, generation, ()))
+            pipe.unlink(*state, keys.failing(group), *self._lanes(keys, group, generation, ()))
             await pipe.execute(raise_on_error=False)
 
     # Processes.
