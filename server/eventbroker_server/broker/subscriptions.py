@@ -90,6 +90,7 @@ class Subscriptions:
         self._tasks: dict[str, list[asyncio.Task[None]]] = {}
         self._followers: dict[str, Follower] = {}
         self._count = 0
+        self._leaving: set[asyncio.Task[None]] = set()
         self._none_open = asyncio.Event()
         self._none_open.set()
         self._closed = False
@@ -115,11 +116,10 @@ class Subscriptions:
                 await self._ready(delivery, consumer.id)
                 yield Subscription(delivery, consumer, self._signer, self._times)
             finally:
-                await asyncio.shield(self._detach(delivery, consumer))
+                await self._see_off(delivery, consumer)
         finally:
             self._count -= 1
-            if not self._count:
-                self._none_open.set()
+            self._look_around()
 
     async def _group(self, wish: Wish) -> Group:
         if not wish.group:
@@ -179,6 +179,22 @@ class Subscriptions:
                 await self._streams.tell_opened(membership.shard, delivery.name, consumer_id)
         except (Stale, StreamsUnavailable, StoreUnavailable):
             delivery.wake()
+
+    async def _see_off(self, delivery: Delivery, consumer: Consumer) -> None:
+        """Detach a consumer, also when who waits for it is cancelled: the drain waits for it then."""
+        leaving = asyncio.create_task(self._detach(delivery, consumer))
+        self._leaving.add(leaving)
+
+        def left(task: asyncio.Task[None]) -> None:
+            self._leaving.discard(task)
+            self._look_around()
+
+        leaving.add_done_callback(left)
+        await asyncio.shield(leaving)
+
+    def _look_around(self) -> None:
+        if not self._count and not self._leaving:
+            self._none_open.set()
 
     async def _detach(self, delivery: Delivery, consumer: Consumer) -> None:
         try:
