@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eventbroker_server.broker.announce import Announcer
 from eventbroker_server.broker.append import AppendLimits, Writer
 from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.delivery import Rhythm
@@ -97,8 +98,9 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             return task
 
         codec, signer = EventCodec(), Signer(installation.ack_key)
+        announcer = Announcer()
         retry_store = PostgresRetryStore(pool)
-        retries = Retries(retry_store, event_log, streams, codec)
+        retries = Retries(retry_store, event_log, streams, codec, announcer)
         subscriptions = Subscriptions(
             event_log,
             groups,
@@ -106,6 +108,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             codec,
             signer,
             retries,
+            announcer,
             shards=installation.shards,
             rhythm=Rhythm(settings.sweep_interval, settings.checkpoint_interval, settings.linger),
             times=StreamTimes(settings.heartbeat_interval, settings.stream_max_age),
@@ -138,12 +141,14 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         await stack.enter_async_context(_working("relay", relays, tasks))
         await stack.enter_async_context(_working("writer", writers, tasks))
 
-        managed = Groups(event_log, groups, streams, subscriptions, installation.shards)
+        publishing = Publishing(writers)
+        spawn(announcer.run(publishing), "announcer")
+        managed = Groups(event_log, groups, streams, subscriptions, announcer, installation.shards)
         door = Door(provider, settings.max_calls)
         server = Server(
             door,
             PublisherServicer(
-                Publishing(writers),
+                publishing,
                 PublishLimits(settings.max_publish_events, settings.max_publish_bytes, settings.max_event_bytes),
             ),
             SubscriberServicer(

@@ -239,6 +239,18 @@ class Failure(NamedTuple):
     rejected: bool = False  # no further attempt
 
 
+class Died(NamedTuple):
+    """An event that was given up, and the delivery that was the last."""
+
+    position: int
+    event_tenant_id: str
+    event_id: str
+    event_type: str
+    attempts: int
+    reason: str
+    delivery: str
+
+
 class Waiting(NamedTuple):
     """An event of which so many attempts have failed."""
 
@@ -271,8 +283,9 @@ class RetryStore(Protocol):
     async def oldest(self, key: GroupKey, shard: int) -> int | None:
         """The lowest position that waits for another attempt, or is out for it."""
 
-    async def record(self, group: Group, shard: int, failures: Sequence[Failure]) -> None:
-        """Count the attempts, and note when each event is due again, or that it is dead. Safe to repeat."""
+    async def record(self, group: Group, shard: int, failures: Sequence[Failure]) -> list[Died]:
+        """Count the attempts, and note when each event is due again, or that it is dead; answer those that died. Safe
+        to repeat."""
 
     async def waiting_groups(self) -> list[WaitingGroup]: ...
 

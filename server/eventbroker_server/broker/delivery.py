@@ -25,6 +25,7 @@ from eventbroker_server.ports import Holding, Stale
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.consumer import FlowControl, Hold, Place
     from eventbroker_server.broker.membership import ShardMembership
     from eventbroker_server.broker.retry import Retries
@@ -56,8 +57,10 @@ class Delivery:
         memberships: Sequence[ShardMembership],
         streams: Streams,
         retries: Retries,
+        announcer: Announcer,
         rhythm: Rhythm,
     ) -> None:
+        self._announcer = announcer
         self.group = group
         self.name = str(group.key)
         self.memberships = memberships
@@ -315,6 +318,8 @@ class Delivery:
         for consumer in list(self.consumers.values()):
             if stuck := consumer.untaken(now):
                 log.info("consumer takes nothing", extra={"group": self.name, "consumer": consumer.id})
+                if not self.group.ephemeral:
+                    self._announcer.tell("stalled", self.group.key, consumer_id=consumer.id, waiting=len(stuck))
                 for membership in self.memberships:
                     mine = [_holding(consumer, hold) for hold in stuck if hold.shard == membership.shard]
                     await self._hand_back(membership, mine)

@@ -26,6 +26,7 @@ from eventbroker_server.domain.point import AfterPosition, AtTime, Edge
 from eventbroker_server.ports import Stale
 
 if TYPE_CHECKING:
+    from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.subscriptions import Subscriptions
     from eventbroker_server.domain.group import Group, GroupKey
     from eventbroker_server.domain.point import LogPoint
@@ -67,8 +68,15 @@ class Groups:
     """All methods may raise StoreUnavailable; those that take a key of a group that there must be, GroupNotFound."""
 
     def __init__(
-        self, event_log: EventLog, store: GroupStore, streams: Streams, subscriptions: Subscriptions, shards: int
+        self,
+        event_log: EventLog,
+        store: GroupStore,
+        streams: Streams,
+        subscriptions: Subscriptions,
+        announcer: Announcer,
+        shards: int,
     ) -> None:
+        self._announcer = announcer
         self._log = event_log
         self._store = store
         self._streams = streams
@@ -112,7 +120,9 @@ class Groups:
 
     async def pause(self, key: GroupKey, *, paused: bool) -> Group:
         """Stop delivery of a group, or let it go on."""
-        return await self.update(key, GroupChange(paused=paused))
+        group = await self.update(key, GroupChange(paused=paused))
+        self._announcer.tell("paused" if paused else "resumed", key)
+        return group
 
     async def seek(self, key: GroupKey, to: LogPoint, *, dry_run: bool) -> Sought:
         """Move a group, unless it is only to be counted what that would do. Raises InvalidArgument for a position
@@ -128,6 +138,7 @@ class Groups:
             if not await self._store.seek(key, places):
                 raise _not_found(key)
             await self._tell(key)
+            self._announcer.tell("sought", key, again=again, skipped=skipped)
         return Sought(again, skipped)
 
     async def delete(self, key: GroupKey, *, force: bool) -> None:
@@ -144,6 +155,7 @@ class Groups:
         if not await self._store.delete(key):
             raise _not_found(key)
         await self._tell(key)
+        self._announcer.tell("deleted", key)
         for shard, membership in memberships.items():
             types = await self._streams.types(shard)
             await self._streams.delete_group(shard, str(key), membership.generation, types)

@@ -22,6 +22,7 @@ from eventbroker_server.ports import Entry, Failure, Outcome, Stale
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.membership import ShardMembership
     from eventbroker_server.domain.group import Group, GroupKey
     from eventbroker_server.ports import Codec, EventLog, Holding, RetryStore, Streams
@@ -46,8 +47,11 @@ class How(NamedTuple):
 class Retries:
     """`fail` and `go_on` may be called by anybody; `run` brings back what is due."""
 
-    def __init__(self, store: RetryStore, event_log: EventLog, streams: Streams, codec: Codec) -> None:
+    def __init__(
+        self, store: RetryStore, event_log: EventLog, streams: Streams, codec: Codec, announcer: Announcer
+    ) -> None:
         self._store = store
+        self._announcer = announcer
         self._log = event_log
         self._streams = streams
         self._codec = codec
@@ -111,8 +115,12 @@ class Retries:
                 )
                 for holding, how in failed
             ]
-            await self._store.record(group, shard, failures)
+            died = await self._store.record(group, shard, failures)
             self._wake.set()
+            for one in died:
+                details = one._asdict()
+                once = f"{shard}:{one.position}:{details.pop('delivery')}"
+                self._announcer.tell("dead_lettered", group.key, once, shard=shard, **details)
         await self._streams.forget(shard, name, generation, forgotten)
 
     async def run(self, membership_of: Callable[[GroupKey, int], ShardMembership | None]) -> None:

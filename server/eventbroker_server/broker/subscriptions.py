@@ -30,6 +30,7 @@ from eventbroker_server.ports import Stale
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 
+    from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.consumer import Consumer, FlowControl
     from eventbroker_server.broker.delivery import Rhythm
     from eventbroker_server.broker.retry import Retries
@@ -64,6 +65,7 @@ class Subscriptions:
         codec: Codec,
         signer: Signer,
         retries: Retries,
+        announcer: Announcer,
         *,
         shards: int,
         rhythm: Rhythm,
@@ -79,6 +81,7 @@ class Subscriptions:
         self._codec = codec
         self._signer = signer
         self._retries = retries
+        self._announcer = announcer
         self._shards = shards
         self._rhythm = rhythm
         self._times = times
@@ -158,7 +161,7 @@ class Subscriptions:
                 )
                 for shard in shards_of(group.key, self._shards)
             ]
-            delivery = Delivery(group, memberships, self._streams, self._retries, self._rhythm)
+            delivery = Delivery(group, memberships, self._streams, self._retries, self._announcer, self._rhythm)
             self._deliveries[name] = delivery
             self._tasks[name] = [
                 self._spawn(delivery.pump(), f"pump {name}"),

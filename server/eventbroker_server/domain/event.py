@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
 
+SYSTEM_TENANT = "_broker"  # whose events the broker itself publishes
+
+
 class DataForm(IntEnum):
     """The form of an event's data. The numbers are stored."""
 

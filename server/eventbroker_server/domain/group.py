@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from eventbroker_server.domain.event import shard_of
+from eventbroker_server.domain.event import SYSTEM_TENANT, shard_of
 from eventbroker_server.domain.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -44,7 +44,10 @@ class Group:
     ephemeral: bool = False
 
     def wants_tenant(self, tenant_id: str) -> bool:
-        return self.key.tenant in (ALL_TENANTS, tenant_id)
+        """Whether it gets a tenant's events. What the broker says of itself is for those who ask for it."""
+        if self.key.tenant == ALL_TENANTS:
+            return tenant_id != SYSTEM_TENANT
+        return self.key.tenant == tenant_id
 
 
 @dataclass(frozen=True, slots=True)

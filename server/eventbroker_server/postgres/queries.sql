@@ -92,7 +92,7 @@ FROM (
     SELECT *, sum(octet_length(content)) OVER (ORDER BY position) - octet_length(content) AS bytes_before
     FROM eventbroker.events AS event
     WHERE shard = $1 AND position > $2 AND position <= $3
-        AND ($5::text = '*' OR tenant_id = $5)
+        AND (tenant_id = $5::text OR ($5 = '*' AND tenant_id <> '_broker'))
         AND (
             event_type = ANY ($6::text[])
             OR EXISTS (SELECT FROM unnest($7::text[]) AS prefix WHERE starts_with(event_type, prefix))
@@ -161,7 +161,7 @@ SELECT max(low) FROM half;
 SELECT count(*)
 FROM eventbroker.events
 WHERE shard = $1 AND position > $2 AND position <= $3
-    AND ($4::text = '*' OR tenant_id = $4)
+    AND (tenant_id = $4::text OR ($4 = '*' AND tenant_id <> '_broker'))
     AND (
         event_type = ANY ($5::text[])
         OR EXISTS (SELECT FROM unnest($6::text[]) AS prefix WHERE starts_with(event_type, prefix))
@@ -293,7 +293,8 @@ LEFT JOIN eventbroker.retries AS retry
 ON CONFLICT (tenant_id, name, shard, position) DO UPDATE -- after a seek it was delivered again, and failed again
 SET attempts = excluded.attempts, reason = excluded.reason, rejected = excluded.rejected,
     delivery = excluded.delivery, history = dead.history || excluded.history, dead_at = excluded.dead_at
-WHERE dead.delivery <> excluded.delivery;
+WHERE dead.delivery <> excluded.delivery
+RETURNING position, event_tenant_id, event_id, event_type, attempts, reason, delivery;
 
 -- name: drop_retries
 DELETE FROM eventbroker.retries

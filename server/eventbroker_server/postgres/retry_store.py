@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from eventbroker_server.domain.group import GroupKey
-from eventbroker_server.ports import Trouble, Waiting, WaitingGroup
+from eventbroker_server.ports import Died, Trouble, Waiting, WaitingGroup
 from eventbroker_server.postgres.queries import QUERIES
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ class PostgresRetryStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def record(self, group: Group, shard: int, failures: Sequence[Failure]) -> None:
+    async def record(self, group: Group, shard: int, failures: Sequence[Failure]) -> list[Died]:
         place = (*group.key, shard)
         positions = sorted(failure.position for failure in failures)
         async with self._pool.transaction() as connection:
@@ -46,8 +46,10 @@ class PostgresRetryStore:
             if again:
                 await connection.execute(QUERIES["save_retries"], *place, *zip(*again, strict=True))
             if dead:
-                await connection.execute(QUERIES["save_dead_letters"], *place, *zip(*dead, strict=True))
+                rows = await connection.fetch(QUERIES["save_dead_letters"], *place, *zip(*dead, strict=True))
                 await connection.execute(QUERIES["drop_retries"], *place, [item[0] for item in dead])
+                return [Died(*row) for row in rows]
+        return []
 
     async def trouble(self, key: GroupKey, shard: int, position: int) -> Trouble | None:
         async with self._pool.connection() as connection:
