@@ -258,12 +258,21 @@ class Waiting(NamedTuple):
     failed: int
 
 
+class Due(NamedTuple):
+    """An event whose next attempt is due, and the delivery that failed last."""
+
+    position: int
+    failed: int
+    delivery: str
+
+
 class WaitingGroup(NamedTuple):
-    """A group with events that wait for their next attempt or are out for it."""
+    """A group with events that wait for their next attempt or are out for it. The next of those that are not in the
+    retry stream is due in so many seconds."""
 
     key: GroupKey
     shard: int
-    next_due: datetime | None  # of those that are not in the retry stream
+    due_in: float | None
 
 
 class Trouble(NamedTuple):
@@ -283,20 +292,21 @@ class RetryStore(Protocol):
     async def oldest(self, key: GroupKey, shard: int) -> int | None:
         """The lowest position that waits for another attempt, or is out for it."""
 
-    async def record(self, group: Group, shard: int, failures: Sequence[Failure]) -> list[Died]:
-        """Count the attempts, and note when each event is due again, or that it is dead; answer those that died. Safe
-        to repeat."""
+    async def record(self, group: Group, shard: int, generation: int, failures: Sequence[Failure]) -> list[Died]:
+        """Count the attempts, and note when each event is due again, or that it is dead; answer those that died.
+        Nothing, if the group is of another generation by now, or gone. Safe to repeat."""
 
     async def waiting_groups(self) -> list[WaitingGroup]: ...
 
-    async def due(self, key: GroupKey, shard: int, generation: int, most: int) -> list[Waiting]:
-        """What is due and not in the retry stream of this generation, the longest due first."""
+    def due(self, key: GroupKey, shard: int, generation: int, most: int) -> AbstractAsyncContextManager[list[Due]]:
+        """What is due and not in the retry stream of this generation, the longest due first, for nobody else meanwhile.
+        What is left in the list when the block ends without an exception is noted as being there."""
 
-    async def queued(self, key: GroupKey, shard: int, generation: int, events: Sequence[Waiting]) -> None:
-        """Note that these are in the retry stream now."""
+    async def settled(self, key: GroupKey, shard: int, generation: int, events: Sequence[Waiting]) -> None:
+        """Forget these, if the group is of this generation."""
 
-    async def settled(self, key: GroupKey, shard: int, events: Sequence[Waiting]) -> None:
-        """Forget these."""
+    async def unsettled(self, key: GroupKey, shard: int, positions: Sequence[int]) -> list[Waiting]:
+        """Which of these wait for another attempt or are out for it, and which are dead (with -1)."""
 
 
 class Stale(Exception):
@@ -431,17 +441,23 @@ class Streams(Protocol):
     async def whereabouts(self, shard: int, group: str, generation: int, event_type: str, position: int) -> Whereabouts:
         """Where an event of the group's filter is."""
 
-    async def requeue(self, shard: int, group: str, generation: int, entries: Sequence[tuple[int, Entry]]) -> None:
+    async def requeue(
+        self, shard: int, group: str, generation: int, entries: Sequence[tuple[Entry, int, Holding | None]]
+    ) -> bool:
         """Put entries, each with how many of its attempts failed, into the retry stream, unless that is done or the
-        attempt is settled. Raises Stale."""
+        attempt is settled; and forget the delivery that failed, if it is still set aside. False, with nothing changed,
+        while much is to be read there. Raises Stale."""
 
     async def retried(self, shard: int, group: str) -> list[Waiting]:
         """What was settled out of the retry stream and not `unmark`ed since."""
 
     async def unmark(self, shard: int, group: str, positions: Sequence[int]) -> None: ...
 
-    async def progress(self, shard: int, group: str, generation: int, types: Collection[str], known: int) -> Progress:
-        """How far the group has come. Raises Stale also if there are not `known` types in all."""
+    async def progress(
+        self, shard: int, group: str, generation: int, types: Collection[str], known: int, filter_text: str = ""
+    ) -> Progress:
+        """How far the group has come. Raises Stale also if there are not `known` types in all, or the group's filter is
+        another."""
 
     async def delete_group(self, shard: int, group: str, generation: int, types: Collection[str]) -> None:
         """Forget the group."""

@@ -57,7 +57,9 @@ async def test_a_nacked_event_comes_again_after_the_back_off_as_the_next_attempt
         second = await one_more(stream)
         assert loop.time() - began >= 0.8
         assert (second.event, first.attempt, second.attempt) == (first.event, 1, 2)
-        assert await broker.ack(ack_ids([first, second])) == [ALREADY_SETTLED, DONE]
+        assert await broker.ack([first.ack_id]) == [OUTDATED]
+        assert await broker.ack([second.ack_id]) == [DONE]
+        assert await broker.ack(ack_ids([first, second])) == [ALREADY_SETTLED, ALREADY_SETTLED]
 
 
 async def test_the_delay_of_a_nack_is_the_callers(broker: Client) -> None:
@@ -98,7 +100,7 @@ async def test_a_rejected_event_is_a_dead_letter_at_once(broker: Client, stores:
         await broker.publish(event(), event())
         first, second = await stream.take(2)
         assert await broker.nack([first.ack_id], pb.NACK_ACTION_DEAD_LETTER, reason="malformed") == [DONE]
-        assert await broker.nack([first.ack_id], pb.NACK_ACTION_DEAD_LETTER, reason="again") == [ALREADY_SETTLED]
+        assert await broker.nack([first.ack_id], pb.NACK_ACTION_DEAD_LETTER, reason="again") == [OUTDATED]
         assert await broker.ack([second.ack_id]) == [DONE]
         await stream.nothing_but_heartbeats(2)
     (letter,) = await rows(stores, "dead_letters")

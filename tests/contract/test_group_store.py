@@ -29,6 +29,11 @@ if TYPE_CHECKING:
 KEY = GroupKey("acme", "billing")
 GROUP = Group(KEY, TypeFilter.of("user.*", "role.granted"), 12.25)
 SHARDS = 2
+# Generations begin with the time; here with 0, so that a test can name them.
+FROM_ZERO = """
+CREATE FUNCTION from_zero() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.generation := 0; RETURN NEW; END $$;
+CREATE TRIGGER from_zero BEFORE INSERT ON eventbroker.group_shards FOR EACH ROW EXECUTE FUNCTION from_zero();
+"""
 
 
 @pytest.fixture
@@ -37,6 +42,8 @@ async def pool(stores: Stores) -> AsyncIterator[Pool]:
     async with open_pool(stores.settings(), stores.postgres) as pool:
         await migrate(pool, SHARDS)
         await PostgresEventLog(pool).append(1, [Row(domain_event(), None, 1) for _ in range(3)])
+        async with pool.connection() as connection:
+            await connection.execute(FROM_ZERO)
         yield pool
 
 
@@ -250,3 +257,16 @@ async def test_the_log_tells_the_position_before_a_time_and_what_a_group_wants(p
     everything = Group(GroupKey(ALL_TENANTS, "g"), TypeFilter.of("*"), 1.0)
     assert [await event_log.count_for(group, 1, 0, 5) for group in (GROUP, everything)] == [4, 5]
     assert await event_log.count_for(everything, 1, 1, 3) == 2
+
+
+async def test_a_group_of_a_deleted_name_has_later_generations(groups: PostgresGroupStore, pool: Pool) -> None:
+    async with pool.connection() as connection:
+        await connection.execute("DROP TRIGGER from_zero ON eventbroker.group_shards")
+    generations = []
+    for make in (lambda: groups.create(GROUP, {}), lambda: groups.ensure(GROUP, from_latest=False)):
+        await make()
+        for _ in range(3):
+            before = (await groups.membership(KEY, 0)).generation
+            generations.append((await groups.next_generation(KEY, 0, before)).generation)
+        await groups.delete(KEY)
+    assert generations == sorted(set(generations))

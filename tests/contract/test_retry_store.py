@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import Group, GroupKey
 from eventbroker_server.domain.retry import RetryPolicy
-from eventbroker_server.ports import Failure, Row, Waiting
+from eventbroker_server.ports import Died, Failure, Row, Waiting
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.migrate import migrate
@@ -39,15 +39,40 @@ async def pool(stores: Stores) -> AsyncIterator[Pool]:
     async with open_pool(stores.settings(), stores.postgres) as pool:
         await migrate(pool, 1)
         await PostgresEventLog(pool).append(0, [Row(domain_event(), None, 1) for _ in range(EVENTS)])
-        groups = PostgresGroupStore(pool)
-        await groups.ensure(GROUP, from_latest=False)
-        await groups.next_generation(KEY, 0, 0)
+        await PostgresGroupStore(pool).ensure(GROUP, from_latest=False)
         yield pool
 
 
+class Retries:
+    """The store, for the group in its present generation."""
+
+    def __init__(self, pool: Pool, generation: int) -> None:
+        self.store = PostgresRetryStore(pool)
+        self.generation = generation
+
+    async def record(self, *failures: Failure, group: Group = GROUP) -> list[Died]:
+        return await self.store.record(group, 0, self.generation, failures)
+
+    async def due(self, later: int = 0) -> list[Waiting]:
+        """What is due in this generation or a later one; it is not noted as queued."""
+        with suppress(asyncio.CancelledError):
+            async with self.store.due(KEY, 0, self.generation + later, 10) as due:
+                found = sorted(Waiting(event.position, event.failed) for event in due)
+                raise asyncio.CancelledError
+        return found
+
+    async def settled(self, *events: Waiting, later: int = 0) -> None:
+        await self.store.settled(KEY, 0, self.generation + later, events)
+
+    async def due_in(self) -> float | None:
+        (group,) = await self.store.waiting_groups()
+        assert (group.key, group.shard) == (KEY, 0)
+        return group.due_in
+
+
 @pytest.fixture
-async def retries(pool: Pool) -> PostgresRetryStore:
-    return PostgresRetryStore(pool)
+async def retries(pool: Pool) -> Retries:
+    return Retries(pool, (await PostgresGroupStore(pool).membership(KEY, 0)).generation)
 
 
 def failure(position: int, delivery: str, delay: float | None = 0.0, *, rejected: bool = False) -> Failure:
@@ -60,10 +85,10 @@ async def dead(pool: Pool) -> list[Any]:
         return rows
 
 
-async def test_each_failure_counts_an_attempt_and_keeps_its_error(retries: PostgresRetryStore, pool: Pool) -> None:
-    await retries.record(GROUP, 0, [failure(1, "a"), failure(2, "b")])
-    await retries.record(GROUP, 0, [failure(1, "c")])
-    assert sorted(await retries.due(KEY, 0, 1, 10)) == [Waiting(1, 2), Waiting(2, 1)]
+async def test_each_failure_counts_an_attempt_and_keeps_its_error(retries: Retries, pool: Pool) -> None:
+    await retries.record(failure(1, "a"), failure(2, "b"))
+    await retries.record(failure(1, "c"))
+    assert await retries.due() == [Waiting(1, 2), Waiting(2, 1)]
     async with pool.connection() as connection:
         history = json.loads(await connection.fetchval("SELECT history FROM eventbroker.retries WHERE position = 1"))
     assert [(one["attempt"], one["consumer"], one["error"]) for one in history] == [
@@ -72,64 +97,94 @@ async def test_each_failure_counts_an_attempt_and_keeps_its_error(retries: Postg
     ]
 
 
-async def test_recording_a_failure_twice_counts_it_once(retries: PostgresRetryStore, pool: Pool) -> None:
-    await asyncio.gather(*(retries.record(GROUP, 0, [failure(1, "a"), failure(2, "b")]) for _ in range(5)))
-    assert sorted(await retries.due(KEY, 0, 1, 10)) == [Waiting(1, 1), Waiting(2, 1)]
+async def test_recording_a_failure_twice_counts_it_once(retries: Retries, pool: Pool) -> None:
+    await asyncio.gather(*(retries.record(failure(1, "a"), failure(2, "b")) for _ in range(5)))
+    assert await retries.due() == [Waiting(1, 1), Waiting(2, 1)]
     for _ in range(2):
-        await retries.record(GROUP, 0, [failure(1, "c", rejected=True)])
+        await retries.record(failure(1, "c", rejected=True))
     (letter,) = await dead(pool)
     assert (letter["attempts"], len(json.loads(letter["history"]))) == (2, 2)
 
 
-async def test_after_the_last_attempt_an_event_is_dead(retries: PostgresRetryStore, pool: Pool) -> None:
+async def test_after_the_last_attempt_an_event_is_dead(retries: Retries, pool: Pool) -> None:
     for delivery in ("a", "b", "c"):
         assert await dead(pool) == []
-        await retries.record(GROUP, 0, [failure(4, delivery)])
+        await retries.record(failure(4, delivery))
     (letter,) = await dead(pool)
     assert (letter["position"], letter["attempts"], letter["reason"], letter["rejected"]) == (4, 3, "error of c", False)
     assert (letter["event_type"], letter["event_tenant_id"]) == ("user.created", "acme")
     assert [one["error"] for one in json.loads(letter["history"])] == ["error of a", "error of b", "error of c"]
-    assert await retries.waiting_groups() == []
+    assert await retries.store.waiting_groups() == []
 
 
-async def test_a_rejected_event_is_dead_at_once(retries: PostgresRetryStore, pool: Pool) -> None:
-    await retries.record(GROUP, 0, [failure(4, "a", rejected=True)])
+async def test_a_rejected_event_is_dead_at_once(retries: Retries, pool: Pool) -> None:
+    await retries.record(failure(4, "a", rejected=True))
     (letter,) = await dead(pool)
     assert (letter["attempts"], letter["rejected"]) == (1, True)
 
 
-async def test_an_event_is_due_after_its_delay_or_the_back_off(retries: PostgresRetryStore) -> None:
+async def test_an_event_is_due_after_its_delay_or_the_back_off(retries: Retries) -> None:
     slow = replace(GROUP, retry=RetryPolicy(initial=100.0))
-    await retries.record(slow, 0, [failure(1, "a", None), failure(2, "b", 50.0), failure(3, "c", 0.0)])
-    assert await retries.due(KEY, 0, 1, 10) == [Waiting(3, 1)]
-    (group,) = await retries.waiting_groups()
-    assert (group.key, group.shard) == (KEY, 0)
-    await retries.settled(KEY, 0, [Waiting(3, 1)])
-    (group,) = await retries.waiting_groups()
-    assert group.next_due
-    assert 40 < (group.next_due - datetime.now(UTC)).total_seconds() < 51
-    await retries.settled(KEY, 0, [Waiting(2, 1)])
-    (group,) = await retries.waiting_groups()
-    assert group.next_due
-    assert 70 < (group.next_due - datetime.now(UTC)).total_seconds() < 121
+    await retries.record(failure(1, "a", None), failure(2, "b", 50.0), failure(3, "c", 0.0), group=slow)
+    assert await retries.due() == [Waiting(3, 1)]
+    assert (await retries.due_in() or 0) <= 0
+    await retries.settled(Waiting(3, 1))
+    assert 40 < (await retries.due_in() or 0) < 51
+    await retries.settled(Waiting(2, 1))
+    assert 70 < (await retries.due_in() or 0) < 121
 
 
-async def test_what_is_queued_is_due_again_in_another_generation_only(retries: PostgresRetryStore) -> None:
-    await retries.record(GROUP, 0, [failure(1, "a"), failure(2, "b")])
-    await retries.queued(KEY, 0, 1, [Waiting(1, 1), Waiting(2, 7)])
-    assert await retries.due(KEY, 0, 1, 10) == [Waiting(2, 1)]
-    assert sorted(await retries.due(KEY, 0, 2, 10)) == [Waiting(1, 1), Waiting(2, 1)]
-    await retries.record(GROUP, 0, [failure(1, "c")])
-    assert sorted(await retries.due(KEY, 0, 1, 10)) == [Waiting(1, 2), Waiting(2, 1)]
+async def test_what_is_queued_is_due_again_in_another_generation_only(retries: Retries) -> None:
+    await retries.record(failure(1, "a"), failure(2, "b"))
+    async with retries.store.due(KEY, 0, retries.generation, 1) as due:
+        queued = [Waiting(event.position, event.failed) for event in due]
+        assert [event.delivery for event in due] == ["a" if queued == [Waiting(1, 1)] else "b"]
+    rest = [one for one in (Waiting(1, 1), Waiting(2, 1)) if one not in queued]
+    assert await retries.due() == rest
+    assert await retries.due(later=1) == [Waiting(1, 1), Waiting(2, 1)]
+    await retries.record(failure(queued[0].position, "c"))
+    assert await retries.due() == sorted([Waiting(queued[0].position, 2), *rest])
 
 
-async def test_only_the_attempt_that_was_settled_is_forgotten(retries: PostgresRetryStore) -> None:
-    await retries.record(GROUP, 0, [failure(1, "a"), failure(2, "b")])
-    await retries.settled(KEY, 0, [Waiting(1, 1), Waiting(2, 2)])
-    assert await retries.due(KEY, 0, 1, 10) == [Waiting(2, 1)]
+async def test_what_is_due_is_for_one_broker_at_a_time(retries: Retries) -> None:
+    await retries.record(failure(1, "a"), failure(2, "b"))
+    async with retries.store.due(KEY, 0, retries.generation, 10) as ours:
+        assert len(ours) == 2
+        assert await retries.due() == []
+        ours.clear()
+    assert await retries.due() == [Waiting(1, 1), Waiting(2, 1)]
 
 
-async def test_history_leaves_out_what_waits_or_is_dead(retries: PostgresRetryStore, pool: Pool) -> None:
+async def test_only_the_attempt_that_was_settled_is_forgotten_and_only_in_its_generation(retries: Retries) -> None:
+    await retries.record(failure(1, "a"), failure(2, "b"))
+    await retries.settled(Waiting(1, 1), Waiting(2, 1), later=1)
+    await retries.settled(Waiting(1, 1), Waiting(2, 2))
+    assert await retries.due() == [Waiting(2, 1)]
+
+
+async def test_nothing_is_recorded_for_another_generation_or_a_group_that_is_gone(retries: Retries, pool: Pool) -> None:
+    assert await retries.store.record(GROUP, 0, retries.generation - 1, [failure(1, "a")]) == []
+    await PostgresGroupStore(pool).delete(KEY)
+    assert await retries.record(failure(1, "a", rejected=True)) == []
+    assert (await dead(pool), await retries.store.waiting_groups()) == ([], [])
+
+
+async def test_two_failures_of_an_event_in_one_call_are_two_attempts(retries: Retries, pool: Pool) -> None:
+    await retries.record(failure(1, "a"), failure(1, "b"), failure(2, "c"))
+    assert await retries.due() == [Waiting(1, 2), Waiting(2, 1)]
+    (died,) = await retries.record(failure(1, "d"), failure(1, "e"))
+    assert (died.position, died.attempts) == (1, 3)
+    assert await retries.due() == [Waiting(2, 1)]
+    assert len(await dead(pool)) == 1
+
+
+async def test_what_waits_or_is_dead_is_told_from_what_is_settled(retries: Retries) -> None:
+    await retries.record(failure(1, "a"), failure(2, "b", rejected=True))
+    found = await retries.store.unsettled(KEY, 0, [1, 2, 3])
+    assert sorted(found) == [Waiting(1, 1), Waiting(2, -1)]
+
+
+async def test_history_leaves_out_what_waits_or_is_dead(retries: Retries, pool: Pool) -> None:
     event_log = PostgresEventLog(pool)
 
     async def fed(group: Group = GROUP) -> list[int]:
@@ -137,7 +192,7 @@ async def test_history_leaves_out_what_waits_or_is_dead(retries: PostgresRetrySt
         assert upto == EVENTS
         return [stored.position for stored in events]
 
-    await retries.record(GROUP, 0, [failure(1, "a"), failure(4, "b", rejected=True)])
+    await retries.record(failure(1, "a"), failure(4, "b", rejected=True))
     assert await fed() == [2, 3, 5]
     assert await fed(replace(GROUP, key=GroupKey("acme", "other"))) == [1, 2, 3, 4, 5]
     async with pool.connection() as connection:
@@ -145,9 +200,9 @@ async def test_history_leaves_out_what_waits_or_is_dead(retries: PostgresRetrySt
     assert await fed() == [2, 3, 4, 5]
 
 
-async def test_an_event_that_dies_again_after_a_seek_keeps_its_history(retries: PostgresRetryStore, pool: Pool) -> None:
-    await retries.record(GROUP, 0, [failure(4, "a", rejected=True)])
-    await retries.record(GROUP, 0, [failure(4, "b", rejected=True)])
+async def test_an_event_that_dies_again_after_a_seek_keeps_its_history(retries: Retries, pool: Pool) -> None:
+    await retries.record(failure(4, "a", rejected=True))
+    await retries.record(failure(4, "b", rejected=True))
     (letter,) = await dead(pool)
     assert [one["error"] for one in json.loads(letter["history"])] == ["error of a", "error of b"]
     assert letter["reason"] == "error of b"

@@ -93,9 +93,9 @@ class Shard:
     async def aside(self, idle: float = 0.0) -> list[tuple[Holding, str]]:
         return await self.streams.set_aside_before(0, GROUP, 1, [USER], idle)
 
-    async def requeue(self, *waiting: Waiting, generation: int = 1) -> None:
-        entries = [(failed, Entry(at, USER, "acme", b"event %d" % at)) for at, failed in waiting]
-        await self.streams.requeue(0, GROUP, generation, entries)
+    async def requeue(self, *waiting: Waiting, generation: int = 1, failed: Holding | None = None) -> bool:
+        entries = [(Entry(at, USER, "acme", b"event %d" % at), attempts, failed) for at, attempts in waiting]
+        return await self.streams.requeue(0, GROUP, generation, entries)
 
     async def leave(self, consumer: str) -> None:
         await self.streams.leave(0, GROUP, 1, [USER], consumer)
@@ -780,6 +780,44 @@ async def test_a_retry_that_is_handed_back_goes_to_another_consumer_as_the_same_
     assert await shard.hand_back(held(one, ANN)) == [DONE]
     (again,) = await shard.read(BOB, 1)
     assert (again.attempt, again.number, again.retry) == (2, 2, one.retry)
+
+
+async def test_a_failed_delivery_that_was_not_forgotten_is_when_its_event_is_queued(shard: Shard) -> None:
+    await shard.live(2)
+    one, other = await shard.read(ANN, 2)
+    await shard.set_aside(held(one, ANN), held(other, ANN))
+    assert await shard.requeue(Waiting(1, 1), failed=held(one, ANN))
+    assert [holding.position for holding, _ in await shard.aside()] == [2]
+    assert await shard.requeue(Waiting(2, 1), failed=held(one, ANN))
+    assert [holding.position for holding, _ in await shard.aside()] == [2]
+
+
+async def test_no_more_is_queued_while_much_is_to_be_read(shard: Shard) -> None:
+    await shard.streams.start_at(0, 0)
+    await shard.make()
+    assert await shard.requeue(*(Waiting(at, 1) for at in range(1, 1001)))
+    assert not await shard.requeue(Waiting(1001, 1))
+    await shard.read(ANN, 1)
+    assert await shard.requeue(Waiting(1001, 1))
+
+
+async def test_a_hint_stays_until_its_stream_was_looked_at(shard: Shard, other: Shard) -> None:
+    await shard.live(1)
+    (one,) = await shard.read(ANN, 1)
+    await shard.hand_back(held(one, ANN))
+    assert await other.streams.read(0, GROUP, 1, BOB, (), 10) == []
+    assert await shard.streams.read(0, GROUP, 1, BOB, (), 10) == []
+    assert positions(await other.read(BOB, 10)) == [1]
+
+
+async def test_progress_is_not_told_to_who_joined_by_another_filter(shard: Shard) -> None:
+    await shard.streams.start_at(0, 0)
+    membership = Membership(0, 1)
+    await shard.streams.open_group(0, GROUP, [USER], membership, make=True, filter_text=USER)
+    await shard.relay(1, 1)
+    assert await shard.streams.progress(0, GROUP, 1, [USER], 1, USER)
+    with pytest.raises(Stale):
+        await shard.streams.progress(0, GROUP, 1, [USER], 1, "user.*")
 
 
 async def test_what_waits_in_the_retry_stream_holds_no_checkpoint_back(shard: Shard) -> None:

@@ -16,7 +16,7 @@ from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailabl
 from eventbroker_server.postgres.retry_store import PostgresRetryStore
 from eventbroker_server.redis.streams import RedisStreams
 
-from tests.client import event
+from tests.client import DONE, event
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -98,3 +98,25 @@ async def test_a_poison_event_is_dead_lettered_once_whatever_fails_on_the_way(
         assert min(struck[step] for step in STEPS) >= POISON // len(STEPS)
     finally:
         await postgres.close()
+
+
+async def test_an_event_that_was_acked_on_its_retry_stays_acked_though_its_failure_was_not_forgotten(
+    make_broker: Callable[..., Awaitable[Client]], stores: Stores, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forget(self: RedisStreams, *args: Any) -> None:
+        raise StreamsUnavailable
+
+    monkeypatch.setattr(RedisStreams, "forget", forget)
+    broker = await make_broker(sweep_interval=0.3)
+    aside = f"{stores.prefix}:{{0}}:failing:*:g"
+    async with await broker.subscribe("g") as stream:
+        await broker.publish(event())
+        (first,) = await stream.take(1)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await broker.nack([first.ack_id], seconds=0)
+        assert await redis.hlen(aside) == 1
+        (second,) = await stream.take(1)
+        assert second.attempt == 2
+        assert await redis.hlen(aside) == 0
+        assert await broker.ack([second.ack_id]) == [DONE]
+        await stream.nothing_but_heartbeats(1)

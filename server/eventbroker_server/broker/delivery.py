@@ -195,7 +195,7 @@ class Delivery:
             more = False
             fed = await self._feed(membership)
             for consumer in self._in_turn():
-                if membership.shard in consumer.doubtful:
+                if membership.shard in consumer.doubtful | consumer.untaken_in:
                     await self._recover(membership, consumer)
                 most = min(consumer.credit(), consumer.flow.max_batch_events)
                 if most <= 0:
@@ -253,7 +253,8 @@ class Delivery:
             )
 
     async def _recover(self, membership: ShardMembership, consumer: Consumer) -> None:
-        """Hand back what a read took whose reply was lost."""
+        """Hand back what it has in Redis and not here: a read took it whose reply was lost, or nobody took it."""
+        consumer.untaken_in.discard(membership.shard)
         pending = await self._streams.holdings(
             membership.shard, self.name, membership.generation, membership.types, consumer=consumer.name
         )
@@ -270,7 +271,7 @@ class Delivery:
 
     async def _leave(self, consumer: Consumer) -> None:
         for membership in self.memberships:
-            if membership.shard in consumer.doubtful:
+            if membership.shard in consumer.doubtful | consumer.untaken_in:
                 with suppress(Stale):  # then there is nothing to give back
                     await self._recover(membership, consumer)
             holds = [hold for hold in consumer.holds.values() if hold.shard == membership.shard]
@@ -320,10 +321,8 @@ class Delivery:
                 log.info("consumer takes nothing", extra={"group": self.name, "consumer": consumer.id})
                 if not self.group.ephemeral:
                     self._announcer.tell("stalled", self.group.key, consumer_id=consumer.id, waiting=len(stuck))
-                for membership in self.memberships:
-                    mine = [_holding(consumer, hold) for hold in stuck if hold.shard == membership.shard]
-                    await self._hand_back(membership, mine)
                 consumer.forget(stuck)
+                consumer.untaken_in.update(hold.shard for hold in stuck)  # the pump hands back what it has there
                 self.wake()
             if not (late := consumer.overdue(now)):
                 continue

@@ -131,7 +131,7 @@ class Explainer:
         wanted = sorted(filter(group.filter.matches, types))
         try:
             name, generation = str(group.key), membership.generation
-            progress = await self._streams.progress(shard, name, generation, wanted, len(types))
+            progress = await self._streams.progress(shard, name, generation, wanted, len(types), str(group.filter))
             settled = max(settled, progress.settled)
         except Stale:
             pass  # it is not in Redis, or about to be made anew

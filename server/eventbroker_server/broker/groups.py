@@ -173,7 +173,7 @@ class Groups:
                 types = await self._streams.types(shard)
                 wanted = sorted(filter(group.filter.matches, types))
                 name, generation = str(group.key), membership.generation
-                progress = await self._streams.progress(shard, name, generation, wanted, len(types))
+                progress = await self._streams.progress(shard, name, generation, wanted, len(types), str(group.filter))
                 settled = max(settled, progress.settled)
                 if progress.unsettled is not None:
                     oldest.append(await self._log.record_time(shard, progress.unsettled))

@@ -48,6 +48,7 @@ class ShardMembership:
         self.oldest_at: datetime | None = None  # when the oldest event was stored that was not settled then
         self._name = str(group.key)
         self._known_types = 0
+        self._joined_by = ""  # the filter
         self._groups = groups
         self._log = event_log
         self._streams = streams
@@ -117,6 +118,7 @@ class ShardMembership:
         if self._state is None or self._state.generation != state.generation:
             self.caught_up = not state.backfilling and state.waiting == 0
         self.types = joining
+        self._joined_by = wanted
         self._known_types = len(types)
         self._state = state
 
@@ -194,7 +196,9 @@ class ShardMembership:
         self.oldest_at = None if oldest is None else await self._log.record_time(self.shard, oldest)
 
     async def _ask_progress(self) -> Progress:
-        return await self._streams.progress(self.shard, self._name, self.generation, self.types, self._known_types)
+        return await self._streams.progress(
+            self.shard, self._name, self.generation, self.types, self._known_types, self._joined_by
+        )
 
     async def sought(self) -> bool:
         """Look whether somebody moved the group, and if so, lose it: it is opened at its new place. Raises

@@ -12,12 +12,11 @@ import asyncio
 import json
 import logging
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
 from eventbroker_server.domain.group import consumer_id_of
-from eventbroker_server.ports import Entry, Failure, Outcome, Stale
+from eventbroker_server.ports import Entry, Failure, Holding, Outcome, Stale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,13 +24,13 @@ if TYPE_CHECKING:
     from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.membership import ShardMembership
     from eventbroker_server.domain.group import Group, GroupKey
-    from eventbroker_server.ports import Codec, EventLog, Holding, RetryStore, Streams
+    from eventbroker_server.ports import Codec, Due, EventLog, RetryStore, Streams
 
 log = logging.getLogger(__name__)
 
 EXPIRED = "not settled before its deadline"
 _ABANDONED = 5.0  # seconds after which nobody goes on with what was set aside
-_PAGE = 200  # events put into a retry stream in one step
+_PAGE, _PAGE_BYTES = 100, 4 << 20  # put into a retry stream in one step
 _LONGEST_SLEEP = 1.0
 
 
@@ -107,7 +106,7 @@ class Retries:
             failures = [
                 Failure(
                     holding.position,
-                    f"{generation}:{holding.stream}:{holding.retry}:{holding.number}",
+                    _delivery(generation, holding),
                     how.consumer_id,
                     how.error,
                     how.delay,
@@ -115,7 +114,7 @@ class Retries:
                 )
                 for holding, how in failed
             ]
-            died = await self._store.record(group, shard, failures)
+            died = await self._store.record(group, shard, generation, failures)
             self._wake.set()
             for one in died:
                 details = one._asdict()
@@ -123,21 +122,28 @@ class Retries:
                 self._announcer.tell("dead_lettered", group.key, once, shard=shard, **details)
         await self._streams.forget(shard, name, generation, forgotten)
 
+    async def unsettled(self, key: GroupKey, shard: int, positions: Sequence[int]) -> set[int]:
+        """Which of these events, none of which is pending, are not settled: they wait for another attempt, or are dead.
+        Raises StoreUnavailable, StreamsUnavailable."""
+        found = await self._store.unsettled(key, shard, positions)
+        settled = set(await self._streams.retried(shard, str(key))) if found else set()
+        return {event.position for event in found if event not in settled}
+
     async def run(self, membership_of: Callable[[GroupKey, int], ShardMembership | None]) -> None:
         """Bring back what is due, of the groups that are delivered here."""
         while True:
             self._wake.clear()
             wait = _LONGEST_SLEEP
             try:
-                for key, shard, next_due in await self._store.waiting_groups():
+                for key, shard, due_in in await self._store.waiting_groups():
                     membership = membership_of(key, shard)
                     if membership is None or not membership.is_open:
                         continue
                     await self._forget_settled(membership)
-                    if next_due is not None:
-                        wait = min(wait, (next_due - datetime.now(UTC)).total_seconds())
-                        if wait <= 0 and await self._bring_back(membership):
-                            wait = 0
+                    if due_in is not None and due_in <= 0:
+                        wait = 0 if await self._bring_back(membership) else wait
+                    elif due_in is not None:
+                        wait = min(wait, due_in)
             except (StoreUnavailable, StreamsUnavailable) as exc:
                 log.warning("retries have to wait: %s", exc)
                 wait = _LONGEST_SLEEP
@@ -148,22 +154,45 @@ class Retries:
     async def _forget_settled(self, membership: ShardMembership) -> None:
         key, shard = membership.group.key, membership.shard
         if settled := await self._streams.retried(shard, str(key)):
-            await self._store.settled(key, shard, settled)
+            await self._store.settled(key, shard, membership.generation, settled)
             await self._streams.unmark(shard, str(key), [event.position for event in settled])
 
     async def _bring_back(self, membership: ShardMembership) -> bool:
         """Put a page of what is due into the retry stream; answer whether there may be more."""
         key, shard, generation = membership.group.key, membership.shard, membership.generation
-        due = await self._store.due(key, shard, generation, _PAGE)
-        if not due:
-            return False
-        failed = dict(due)
-        events = await self._log.at(shard, list(failed))
-        entries = [(failed[stored.position], Entry.of(stored, self._codec)) for stored in events]
         try:
-            await self._streams.requeue(shard, str(key), generation, entries)
+            async with self._store.due(key, shard, generation, _PAGE) as due:
+                whole = len(due) == _PAGE
+                if not due:
+                    return False
+                stored = {event.position: event for event in await self._log.at(shard, [one.position for one in due])}
+                size = 0
+                entries: list[tuple[Entry, int, Holding | None]] = []
+                for event in due:
+                    entry = Entry.of(stored[event.position], self._codec)
+                    size += len(entry.body)
+                    if entries and size > _PAGE_BYTES:
+                        break
+                    entries.append((entry, event.failed, _failed(event, generation)))
+                whole = whole or len(entries) < len(due)
+                del due[len(entries) :]
+                if not await self._streams.requeue(shard, str(key), generation, entries):
+                    due.clear()  # much is unread there: later
+                    return False
         except Stale:
             membership.lose()
             return False
-        await self._store.queued(key, shard, generation, due)
-        return len(due) == _PAGE
+        return whole
+
+
+def _delivery(generation: int, holding: Holding) -> str:
+    return f"{generation}:{holding.stream}:{holding.retry}:{holding.number}"
+
+
+def _failed(event: Due, generation: int) -> Holding | None:
+    """The delivery that failed last, if it is of this generation: only then it may still be set aside."""
+    of, _, rest = event.delivery.partition(":")
+    if of != str(generation):
+        return None
+    stream, retry, number = rest.rsplit(":", 2)
+    return Holding(event.position, stream, "", int(number), int(retry))

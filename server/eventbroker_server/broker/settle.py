@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from eventbroker_server.domain.errors import StoreUnavailable
 from eventbroker_server.domain.group import GroupKey
 from eventbroker_server.ports import Holding, Outcome
 
@@ -47,9 +49,7 @@ class Settling:
         """Settle deliveries. Raises StreamsUnavailable: some may be settled."""
 
         async def settle(deliveries: list[AckId]) -> list[Outcome]:
-            outcomes = await self._streams.settle(deliveries)
-            self._take_back(deliveries, outcomes)
-            return outcomes
+            return await self._told(deliveries, await self._streams.settle(deliveries))
 
         return await self._each_lane(principal, ack_ids, settle)
 
@@ -75,8 +75,7 @@ class Settling:
                 )
             else:
                 outcomes = [Outcome.OUTDATED] * len(deliveries)
-            self._take_back(deliveries, outcomes)
-            return outcomes
+            return await self._told(deliveries, outcomes)
 
         return await self._each_lane(principal, ack_ids, give_back)
 
@@ -84,7 +83,7 @@ class Settling:
         """Give deliveries so many seconds from now. Raises StreamsUnavailable: some may have them."""
 
         async def extend(deliveries: list[AckId]) -> list[Outcome]:
-            outcomes = await self._streams.extend(deliveries, seconds)
+            outcomes = await self._true(deliveries, await self._streams.extend(deliveries, seconds))
             done = [d.position for d, outcome in zip(deliveries, outcomes, strict=True) if outcome is Outcome.DONE]
             lane = deliveries[0].lane
             self._subscriptions.extended(lane.group, lane.consumer, lane.shard, done, seconds)
@@ -92,15 +91,29 @@ class Settling:
 
         return await self._each_lane(principal, ack_ids, extend)
 
-    def _take_back(self, deliveries: list[AckId], outcomes: list[Outcome]) -> None:
-        """Reopen the credit of a consumer that is connected here."""
-        over = [
-            delivery.position
-            for delivery, outcome in zip(deliveries, outcomes, strict=True)
-            if outcome in (Outcome.DONE, Outcome.ALREADY_SETTLED)
-        ]
+    async def _told(self, deliveries: list[AckId], outcomes: list[Outcome]) -> list[Outcome]:
+        """Reopen the credit of a consumer that is connected here, and answer the true outcomes."""
         lane = deliveries[0].lane
-        self._subscriptions.settled(lane.group, lane.consumer, lane.shard, over)
+        done = [d.position for d, outcome in zip(deliveries, outcomes, strict=True) if outcome is Outcome.DONE]
+        self._subscriptions.settled(lane.group, lane.consumer, lane.shard, done)
+        return await self._true(deliveries, outcomes)
+
+    async def _true(self, deliveries: list[AckId], outcomes: list[Outcome]) -> list[Outcome]:
+        """Tell what was settled from what failed: Redis knows of both only that they are not pending."""
+        lane = deliveries[0].lane
+        by_outcome: dict[Outcome, set[int]] = {}
+        for delivery, outcome in zip(deliveries, outcomes, strict=True):
+            by_outcome.setdefault(outcome, set()).add(delivery.position)
+        gone = by_outcome.get(Outcome.ALREADY_SETTLED, set()) - by_outcome.get(Outcome.DONE, set())
+        if not gone:
+            return outcomes
+        with suppress(StoreUnavailable):  # then it stays untold
+            failed = await self._retries.unsettled(GroupKey.parse(lane.group), lane.shard, sorted(gone))
+            return [
+                Outcome.OUTDATED if outcome is Outcome.ALREADY_SETTLED and delivery.position in failed else outcome
+                for delivery, outcome in zip(deliveries, outcomes, strict=True)
+            ]
+        return outcomes
 
     async def _each_lane(
         self,

@@ -122,8 +122,9 @@ ON CONFLICT DO NOTHING
 RETURNING true;
 
 -- name: insert_memberships
-INSERT INTO eventbroker.group_shards (tenant_id, name, shard, checkpoint)
-SELECT $1, $2, shard, CASE WHEN $3 THEN position ELSE 0 END
+-- Generations begin with the time, so that a group never goes on where one of its name that was deleted had come to.
+INSERT INTO eventbroker.group_shards (tenant_id, name, shard, checkpoint, generation)
+SELECT $1, $2, shard, CASE WHEN $3 THEN position ELSE 0 END, extract(epoch FROM clock_timestamp()) * 1000
 FROM eventbroker.shard_head;
 
 -- name: group
@@ -177,8 +178,8 @@ ON CONFLICT DO NOTHING
 RETURNING true;
 
 -- name: create_memberships
-INSERT INTO eventbroker.group_shards (tenant_id, name, shard, checkpoint)
-SELECT $1, $2, head.shard, coalesce(start.checkpoint, 0)
+INSERT INTO eventbroker.group_shards (tenant_id, name, shard, checkpoint, generation)
+SELECT $1, $2, head.shard, coalesce(start.checkpoint, 0), extract(epoch FROM clock_timestamp()) * 1000 -- as above
 FROM eventbroker.shard_head head
 LEFT JOIN unnest($3::integer[], $4::bigint[]) AS start(shard, checkpoint) USING (shard);
 
@@ -302,17 +303,19 @@ WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = ANY ($4::bigint
 
 -- name: waiting_groups
 SELECT retry.tenant_id, retry.name, retry.shard,
-    min(retry.due_at) FILTER (WHERE retry.queued <> place.generation) AS next_due
+    extract(epoch FROM min(retry.due_at) FILTER (WHERE retry.queued <> place.generation) - clock_timestamp())::float8
 FROM eventbroker.retries AS retry
 JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
 GROUP BY retry.tenant_id, retry.name, retry.shard;
 
 -- name: due_retries
-SELECT position, attempts
+-- Locked until they are noted as queued: no other broker has a list of them that grows old.
+SELECT position, attempts, delivery
 FROM eventbroker.retries
 WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND queued <> $4 AND due_at <= clock_timestamp()
 ORDER BY due_at
-LIMIT $5;
+LIMIT $5
+FOR UPDATE SKIP LOCKED;
 
 -- name: note_queued
 UPDATE eventbroker.retries AS retry
@@ -322,10 +325,24 @@ WHERE retry.tenant_id = $1 AND retry.name = $2 AND retry.shard = $3 AND retry.po
     AND retry.attempts = item.attempts;
 
 -- name: settle_retries
+-- Not for another generation: there the same attempt of the same event may not be settled.
 DELETE FROM eventbroker.retries AS retry
-USING unnest($4::bigint[], $5::integer[]) AS item(position, attempts)
+USING unnest($5::bigint[], $6::integer[]) AS item(position, attempts), eventbroker.group_shards AS place
 WHERE retry.tenant_id = $1 AND retry.name = $2 AND retry.shard = $3 AND retry.position = item.position
-    AND retry.attempts = item.attempts;
+    AND retry.attempts = item.attempts
+    AND place.tenant_id = $1 AND place.name = $2 AND place.shard = $3 AND place.generation = $4;
+
+-- name: hold_generation
+SELECT generation FROM eventbroker.group_shards WHERE tenant_id = $1 AND name = $2 AND shard = $3 FOR SHARE;
+
+-- name: unsettled_of
+SELECT position, attempts
+FROM eventbroker.retries
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = ANY ($4::bigint[])
+UNION ALL
+SELECT position, -1
+FROM eventbroker.dead_letters
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = ANY ($4::bigint[]);
 
 -- name: wanted_dead_letter
 -- A condition rather than a statement: what a DeadLetterFilter means, for a table `dead`. It stands in those below, and

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from eventbroker_server.domain.group import GroupKey
-from eventbroker_server.ports import Died, Trouble, Waiting, WaitingGroup
+from eventbroker_server.ports import Died, Due, Trouble, Waiting, WaitingGroup
 from eventbroker_server.postgres.queries import QUERIES
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
     from eventbroker_server.domain.group import Group
     from eventbroker_server.ports import Failure
@@ -23,32 +24,36 @@ class PostgresRetryStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def record(self, group: Group, shard: int, failures: Sequence[Failure]) -> list[Died]:
+    async def record(self, group: Group, shard: int, generation: int, failures: Sequence[Failure]) -> list[Died]:
         place = (*group.key, shard)
-        positions = sorted(failure.position for failure in failures)
+        positions = sorted({failure.position for failure in failures})
+        again: dict[int, tuple[Any, ...]] = {}
+        dead: dict[int, tuple[Any, ...]] = {}
         async with self._pool.transaction() as connection:
+            if await connection.fetchval(QUERIES["hold_generation"], *place) != generation:
+                return []
             rows = await connection.fetch(QUERIES["failed_before"], *place, positions)
             before = {row["position"]: row["attempts"] for row in rows}
             recorded = {(row["position"], row["delivery"]) for row in rows}
             recorded.update(map(tuple, await connection.fetch(QUERIES["dead_of"], *place, positions)))
-            again: list[tuple[Any, ...]] = []
-            dead: list[tuple[Any, ...]] = []
             for failure in sorted(failures):
-                if (failure.position, failure.delivery) in recorded:
+                position = failure.position
+                if (position, failure.delivery) in recorded or position in dead:
                     continue
-                failed = before.get(failure.position, 0) + 1
+                failed = before[position] = before.get(position, 0) + 1
                 delay = group.retry.delay(failed, random.random())  # noqa: S311 - spreads load, hides nothing
-                item = (failure.position, failed, failure.delivery, _entry(failure, failed))
+                item = (position, failed, failure.delivery, _entry(failure, failed))
                 if failure.rejected or delay is None:
-                    dead.append((*item, failure.rejected))
+                    dead[position] = (*item, failure.rejected)
+                    again.pop(position, None)
                 else:
-                    again.append((*item, delay if failure.delay is None else failure.delay))
+                    again[position] = (*item, delay if failure.delay is None else failure.delay)
             if again:
-                await connection.execute(QUERIES["save_retries"], *place, *zip(*again, strict=True))
+                await connection.execute(QUERIES["save_retries"], *place, *zip(*again.values(), strict=True))
             if dead:
-                rows = await connection.fetch(QUERIES["save_dead_letters"], *place, *zip(*dead, strict=True))
-                await connection.execute(QUERIES["drop_retries"], *place, [item[0] for item in dead])
-                return [Died(*row) for row in rows]
+                died = await connection.fetch(QUERIES["save_dead_letters"], *place, *zip(*dead.values(), strict=True))
+                await connection.execute(QUERIES["drop_retries"], *place, list(dead))
+                return [Died(*row) for row in died]
         return []
 
     async def trouble(self, key: GroupKey, shard: int, position: int) -> Trouble | None:
@@ -66,18 +71,23 @@ class PostgresRetryStore:
             rows = await connection.fetch(QUERIES["waiting_groups"])
         return [WaitingGroup(GroupKey(row[0], row[1]), row[2], row[3]) for row in rows]
 
-    async def due(self, key: GroupKey, shard: int, generation: int, most: int) -> list[Waiting]:
+    @asynccontextmanager
+    async def due(self, key: GroupKey, shard: int, generation: int, most: int) -> AsyncIterator[list[Due]]:
+        async with self._pool.transaction() as connection:
+            due = [Due(*row) for row in await connection.fetch(QUERIES["due_retries"], *key, shard, generation, most)]
+            yield due
+            if due:
+                noted = zip(*((event.position, event.failed) for event in due), strict=True)
+                await connection.execute(QUERIES["note_queued"], *key, shard, generation, *noted)
+
+    async def settled(self, key: GroupKey, shard: int, generation: int, events: Sequence[Waiting]) -> None:
         async with self._pool.connection() as connection:
-            rows = await connection.fetch(QUERIES["due_retries"], *key, shard, generation, most)
+            await connection.execute(QUERIES["settle_retries"], *key, shard, generation, *zip(*events, strict=True))
+
+    async def unsettled(self, key: GroupKey, shard: int, positions: Sequence[int]) -> list[Waiting]:
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(QUERIES["unsettled_of"], *key, shard, positions)
         return [Waiting(*row) for row in rows]
-
-    async def queued(self, key: GroupKey, shard: int, generation: int, events: Sequence[Waiting]) -> None:
-        async with self._pool.connection() as connection:
-            await connection.execute(QUERIES["note_queued"], *key, shard, generation, *zip(*events, strict=True))
-
-    async def settled(self, key: GroupKey, shard: int, events: Sequence[Waiting]) -> None:
-        async with self._pool.connection() as connection:
-            await connection.execute(QUERIES["settle_retries"], *key, shard, *zip(*events, strict=True))
 
 
 def _entry(failure: Failure, attempt: int) -> str:

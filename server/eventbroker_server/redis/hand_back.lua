@@ -40,6 +40,9 @@ for i = 10, #ARGV, 5 do
     if ARGV[9] ~= '' then
       redis.call('HSET', KEYS[4], id, ARGV[9])
     end
+    if free then
+      redis.call('HSET', KEYS[1], 'returned:' .. key, 1) -- until somebody finds that nothing is left of it
+    end
     freed = true
     owner = ARGV[i + 2]
     positions[#positions + 1] = ARGV[i + 4]
@@ -55,7 +58,6 @@ if ARGV[7] ~= '' then
   end
 end
 if freed and free then
-  redis.call('HSET', KEYS[1], 'returned', 1) -- until somebody finds that nothing is left of it
   redis.call('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'kind', 'returned', 'process', ARGV[3], 'group', group)
 end
 if freed and ARGV[8] ~= '' then

@@ -1,10 +1,14 @@
 -- How far a group has come: the head, the position up to which everything of the group is settled, and the position of
 -- the oldest event that is not (or -1). Answers -2 if the group is not of this generation, has lost a stream, if the
--- shard has no head, or if a type has appeared that the caller does not know.
+-- shard has no head, or if the caller does not know all that the group reads: a type has appeared, or the filter is
+-- another.
 -- KEYS: head, state, types, then the streams, backfill first
--- ARGV: group, generation, how many types there are in all
+-- ARGV: group, generation, how many types there are in all, the filter by which the caller joined (or empty)
 local group = ARGV[1]
-local state = redis.call('HMGET', KEYS[2], 'generation', 'joined', 'backfill_to', 'fed')
+local state = redis.call('HMGET', KEYS[2], 'generation', 'joined', 'backfill_to', 'fed', 'filter')
+if ARGV[4] ~= '' and state[5] and state[5] ~= ARGV[4] then
+  return -2
+end
 if state[1] ~= ARGV[2] or redis.call('SCARD', KEYS[3]) ~= tonumber(ARGV[3]) then
   return -2
 end

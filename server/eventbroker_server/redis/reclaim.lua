@@ -27,6 +27,6 @@ for i = 2, #KEYS do
       left = left - 1
     end
   end
+  redis.call('HDEL', KEYS[1], 'returned:' .. KEYS[i])
 end
-redis.call('HDEL', KEYS[1], 'returned')
 return taken

@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 _NO_HEAD, _STALE, _GONE = -1, -2, -3
 _OUTCOMES = {1: Outcome.DONE, 2: Outcome.ALREADY_SETTLED, 3: Outcome.OUTDATED}
 _MOST_HOLDINGS = 10_000
+_MOST_RETRIES = 1_000  # unread in a retry stream, with which no more are put there
 _MOST_SIGNALS = 500  # in one read; the stream keeps more
 _BLOCK_MS = 1_000  # well below the socket's timeout, which would end a longer wait as a failure
 
@@ -202,11 +203,11 @@ class RedisStreams:
         back, which took twice the time of all the rest; so the generation is checked beside the read. When it turns
         out to be another, what was taken stays with the consumer."""
         async with translated(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hmget(state, "generation", "returned")
+            pipe.hmget(state, "generation", *(f"returned:{lane}" for lane in lanes))
             ends = [">"] * len(lanes)
             pipe.execute_command("XREADGROUP", "GROUP", group, consumer, "COUNT", share, "STREAMS", *lanes, *ends)
-            (now, returned), new = await pipe.execute(raise_on_error=False)
-            if returned:
+            (now, *returned), new = await pipe.execute(raise_on_error=False)
+            if any(returned):
                 self._returned.add(state)
             if now != b"%d" % generation or (isinstance(new, ResponseError) and str(new).startswith("NOGROUP")):
                 raise Stale
@@ -353,11 +354,19 @@ class RedisStreams:
         until = datetime.fromtimestamp(extended / 1000, UTC) if extended else None
         return Whereabouts(Where(code), consumer.decode(), idle / 1000, until)
 
-    async def requeue(self, shard: int, group: str, generation: int, entries: Sequence[tuple[int, Entry]]) -> None:
+    async def requeue(
+        self, shard: int, group: str, generation: int, entries: Sequence[tuple[Entry, int, Holding | None]]
+    ) -> bool:
         keys = self._keys(shard)
-        names = [keys.state(group), keys.queued(group), keys.done(group), keys.retry(group, generation), keys.signals]
-        items = [part for failed, entry in entries for part in (entry.position, failed, entry.tenant_id, entry.body)]
-        _fresh(await self._run("requeue", names, group, generation, self.process, *items))
+        index = _Index()
+        items: list[object] = []
+        for entry, failed, left in entries:
+            items += (entry.position, failed, entry.tenant_id, entry.body)
+            items += (index[left.stream], _entry_id(left.position, left.retry), left.number) if left else (-1, "", 0)
+        names = [keys.state(group), keys.queued(group), keys.done(group), keys.failing(group), keys.signals]
+        names += self._lanes(keys, group, generation, ()) + index.streams(keys)
+        args = (group, generation, self.process, FAILING, _MOST_RETRIES, *items)
+        return bool(_fresh(await self._run("requeue", names, *args)))
 
     async def retried(self, shard: int, group: str) -> list[Waiting]:
         async with translated():
@@ -368,11 +377,13 @@ class RedisStreams:
         async with translated():
             await self._redis.hdel(self._keys(shard).done(group), *positions)
 
-    async def progress(self, shard: int, group: str, generation: int, types: Collection[str], known: int) -> Progress:
+    async def progress(
+        self, shard: int, group: str, generation: int, types: Collection[str], known: int, filter_text: str = ""
+    ) -> Progress:
         keys = self._keys(shard)
         # What waits in the retry stream has a row in PostgreSQL.
         names = [keys.head, keys.state(group), keys.types, keys.backfill(group, generation), *map(keys.events, types)]
-        head, settled, oldest = _fresh(await self._run("progress", names, group, generation, known))
+        head, settled, oldest = _fresh(await self._run("progress", names, group, generation, known, filter_text))
         return Progress(head, settled, oldest if oldest >= 0 else None)
 
     async def delete_group(self, shard: int, group: str, generation: int, types: Collection[str]) -> None:
