@@ -24,6 +24,7 @@ from eventbroker_server.broker.delivery import Rhythm
 from eventbroker_server.broker.explain import Explainer
 from eventbroker_server.broker.groups import Groups
 from eventbroker_server.broker.publishing import Publishing
+from eventbroker_server.broker.pulling import Pulling
 from eventbroker_server.broker.relay import Relay, Tail
 from eventbroker_server.broker.retention import Retention
 from eventbroker_server.broker.retry import Retries
@@ -153,6 +154,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             ),
             SubscriberServicer(
                 subscriptions,
+                Pulling(subscriptions, settings.pull_idle, spawn),
                 Settling(signer, streams, subscriptions, retries),
                 FlowControl(settings.max_unsettled_events, settings.max_unsettled_bytes, settings.max_batch_events),
             ),

@@ -57,7 +57,7 @@ class Settings:
     # The door.
     host: str = "127.0.0.1"
     port: int = 50051  # 0: any free one
-    max_streams: int = 2_000  # open Subscribe streams
+    max_streams: int = 2_000  # open Subscribe and Consume streams, and consumers that pull
     max_calls: int = 1_000  # unary calls under way
     drain_timeout: float = 25.0  # from SIGTERM until what is still open is cut off
 
@@ -82,6 +82,7 @@ class Settings:
     process_ttl: float = 10.0  # a broker that is silent for this long counts as dead
     heartbeat_interval: float = 15.0
     stream_max_age: float = 3600.0  # give or take 10 %
+    pull_idle: float = 5.0  # how long a consumer that pulls, and holds nothing, stays without a call
     create_groups: bool = True  # whether Subscribe makes a group that does not exist
     ack_deadline: float = 30.0  # of a new group, if it does not say
     dead_letter_purge_interval: float = 3600.0  # how often to look for dead letters that are past their retention

@@ -2,7 +2,8 @@
 
 Credit is counted from when an entry is read from Redis until it is settled, by events and by bytes. The deadline of an
 event starts when it is handed over, not when it was read. A consumer that takes nothing for as long as a deadline is
-stalled: what waits for it is given to others, and it has no credit until it takes again.
+stalled: what waits for it is given to others, and it has no credit until it takes again. A consumer that asks for a
+number of events, as each Pull does, has no credit beyond it; what still comes when it asks for none goes to others.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class FlowControl:
 
 MAX_BATCH_BYTES = 3 << 20  # in one message: gRPC's clients take 4 MiB unless they are set otherwise
 
+_PATIENCE = 1.0  # seconds that an entry waits for one that asks: it comes back at once, or not at all
+
 Place = tuple[int, int]  # shard, position: names an event within a group
 
 
@@ -39,6 +42,7 @@ class ClosingReason(Enum):
     MAX_AGE = 2
     REPLACED = 3
     GROUP_DELETED = 4
+    DRAINED = 5
 
 
 @dataclass(slots=True)
@@ -74,6 +78,7 @@ class Consumer:
         self.flow = flow
         self.holds: dict[Place, Hold] = {}
         self.closing: ClosingReason | None = None
+        self.closed = asyncio.Event()
         self.caught_up = False  # all history of its group was read
         self.doubtful: set[int] = set()  # shards where a read may have taken entries whose reply was lost
         self.enrolled: dict[int, int] = {}  # by shard: the generation in which Redis knows it
@@ -81,6 +86,7 @@ class Consumer:
         self.ack_deadline = ack_deadline
         self._extended = False  # deadlines may not be in order any more
         self._wake = wake
+        self._asked: int | None = None  # events to be handed over next; None: as many as the flow control allows
         self._bytes = 0
         self._mean_size = 512.0
         self._outbox: list[Hold] = []
@@ -94,7 +100,20 @@ class Consumer:
         if room <= 0 or self.closing is not None or self._stalled:
             return 0
         by_bytes = max(1, int(room / self._mean_size))
-        return min(self.flow.max_unsettled_events - len(self.holds), by_bytes)
+        most = min(self.flow.max_unsettled_events - len(self.holds), by_bytes)
+        return most if self._asked is None else min(most, self._asked - len(self._outbox))
+
+    def ask(self, most: int) -> None:
+        """From now on, until it asks again, have credit for so many events that wait to be handed over."""
+        self._asked = most
+        if most:
+            self._wake()
+        self._ready.set()
+
+    @property
+    def drained(self) -> bool:
+        """Whether it asks for nothing and has nothing out."""
+        return self._asked == 0 and all(hold.deadline is None for hold in self.holds.values())
 
     def give(self, shard: int, generation: int, entry: Received, replay_to: int = 0) -> None:
         """Put an entry that was read for it into its outbox. A seek brought back what lies up to `replay_to`."""
@@ -120,6 +139,8 @@ class Consumer:
                 self._bytes -= hold.size
         if len(self.holds) < held:
             self._wake()
+            if self._asked == 0:
+                self._ready.set()  # it may be drained
 
     def extend(self, places: Iterable[Place], deadline: float) -> None:
         """Move the deadline of what it holds of these."""
@@ -140,16 +161,20 @@ class Consumer:
 
     def next_deadline(self) -> float | None:
         """When to look at it again: the earliest deadline of what it holds, or when it counts as stalled."""
-        stalled_at = self._untaken_since + self.ack_deadline if self._outbox else None
+        stalled_at = self._untaken_since + self._patience if self._outbox else None
         if self._extended:
             deadlines = [hold.deadline for hold in self.holds.values()]
         else:
             deadlines = [next(iter(self.holds.values())).deadline] if self.holds else []
         return min([at for at in (*deadlines, stalled_at) if at is not None], default=None)
 
+    @property
+    def _patience(self) -> float:
+        return self.ack_deadline if self._asked is None else _PATIENCE
+
     def untaken(self, now: float) -> list[Hold]:
-        """What waits for it, if it has taken nothing for as long as a deadline; that is no longer its own."""
-        if not self._outbox or now < self._untaken_since + self.ack_deadline:
+        """What waits for it, if it has taken nothing for too long; that is no longer its own."""
+        if not self._outbox or now < self._untaken_since + self._patience:
             return []
         self._stalled = True
         stale, self._outbox = self._outbox, []
@@ -166,6 +191,7 @@ class Consumer:
     def close(self, reason: ClosingReason) -> None:
         if self.closing is None:
             self.closing = reason
+        self.closed.set()
         self._ready.set()
 
     async def next(self, timeout: float) -> list[Hold]:
@@ -173,17 +199,17 @@ class Consumer:
         if self._stalled:
             self._stalled = False
             self._wake()
-        if not self._outbox and self.closing is None:
+        if (not self._outbox or self._asked == 0) and self.closing is None:
             self._ready.clear()
             try:
                 async with asyncio.timeout(timeout):
                     await self._ready.wait()
             except TimeoutError:
                 return []
-        if self.closing is not None:
+        if self.closing is not None or self._asked == 0:
             return []
         taken, size = 0, 0
-        for hold in self._outbox[: self.flow.max_batch_events]:
+        for hold in self._outbox[: self.flow.max_batch_events if self._asked is None else self._asked]:
             if taken and size + hold.size > MAX_BATCH_BYTES:
                 break
             taken += 1

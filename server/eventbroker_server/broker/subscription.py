@@ -87,6 +87,8 @@ class Subscription:
         while True:
             if self.consumer.closing is None and loop.time() >= self._ends_at:
                 self.consumer.close(ClosingReason.MAX_AGE)
+            if self.consumer.drained:
+                self.consumer.close(ClosingReason.DRAINED)
             if self.consumer.closing is not None:
                 return Farewell(self.consumer.closing, random.uniform(0.0, 1.0))  # noqa: S311 - spreads load
             if loop.time() >= self._heartbeat_at:
@@ -94,13 +96,19 @@ class Subscription:
                 return self._sign_of_life()
             wait = min(self._heartbeat_at, self._ends_at) - loop.time()
             if batch := await self.consumer.next(max(0.0, wait)):
-                return self._hand_over(batch)
+                return self.hand_over(batch)
             if self.consumer.caught_up != self._caught_up and self.consumer.closing is None:
                 self._caught_up = self.consumer.caught_up
                 if self._caught_up:
                     return CaughtUp()
 
-    def _hand_over(self, batch: list[Hold]) -> HandedOver:
+    def drain(self) -> None:
+        """Hand out no more. The Farewell comes when all that is out was settled or ran out of time; what was read and
+        not handed out goes to others before."""
+        self.consumer.ask(0)
+
+    def hand_over(self, batch: list[Hold]) -> HandedOver:
+        """Holds that the consumer took, as they go out."""
         group, name = self._delivery.name, self.consumer.name
         events = []
         lanes: dict[tuple[int, int, str], Lane] = {}

@@ -52,6 +52,7 @@ class Wish:
     ack_deadline: float | None
     from_latest: bool | None
     flow: FlowControl
+    asks: bool = False  # for so many events at a time: has no credit until it does
 
 
 class Subscriptions:
@@ -110,11 +111,13 @@ class Subscriptions:
         self._count += 1
         self._none_open.clear()
         try:
-            group = await self._group(wish)
+            group = await self.group_for(wish)
             if self._closed:
                 raise ShuttingDown
             delivery = self._delivery(group, from_latest=wish.from_latest is not False)
             consumer = delivery.attach(wish.consumer_id or f"consumer-{uuid.uuid4().hex[:12]}", wish.flow)
+            if wish.asks:
+                consumer.ask(0)
             try:
                 await self._ready(delivery, consumer.id)
                 yield Subscription(delivery, consumer, self._signer, self._times)
@@ -124,7 +127,9 @@ class Subscriptions:
             self._count -= 1
             self._look_around()
 
-    async def _group(self, wish: Wish) -> Group:
+    async def group_for(self, wish: Wish) -> Group:
+        """The group that is wished for, made if it does not exist. Raises GroupMismatch, GroupNotFound (if groups are
+        not made here), StoreUnavailable."""
         if not wish.group:
             key = GroupKey(wish.tenant or ALL_TENANTS, f"~{uuid.uuid4().hex}")
             deadline = wish.ack_deadline or self._default_ack_deadline

@@ -22,6 +22,8 @@ PUBLIC = None
 METHODS: dict[str, Role | None] = {
     "/eventbroker.v1.PublisherService/Publish": Role.PUBLISH,
     "/eventbroker.v1.SubscriberService/Subscribe": Role.SUBSCRIBE,
+    "/eventbroker.v1.SubscriberService/Consume": Role.SUBSCRIBE,
+    "/eventbroker.v1.SubscriberService/Pull": Role.SUBSCRIBE,
     "/eventbroker.v1.SubscriberService/Ack": Role.SUBSCRIBE,
     "/eventbroker.v1.SubscriberService/Nack": Role.SUBSCRIBE,
     "/eventbroker.v1.SubscriberService/ExtendDeadline": Role.SUBSCRIBE,

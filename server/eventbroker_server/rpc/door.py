@@ -50,13 +50,13 @@ class Door(grpc.aio.ServerInterceptor):
         if role is PUBLIC:
             return handler
         if handler.response_streaming:
-            call = self._guarded(method, role, handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(
-                call, request_deserializer=handler.request_deserializer, response_serializer=_serialized
-            )
+            streams_in = handler.request_streaming
+            call = self._guarded(method, role, handler.stream_stream if streams_in else handler.unary_stream)
+            wrap = grpc.stream_stream_rpc_method_handler if streams_in else grpc.unary_stream_rpc_method_handler
+            return wrap(call, request_deserializer=handler.request_deserializer, response_serializer=_serialized)
         call = self._guarded(method, role, self._counted(handler.unary_unary))
         return grpc.unary_unary_rpc_method_handler(
-            call, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+            call, request_deserializer=handler.request_deserializer, response_serializer=_serialized
         )
 
     def _counted(self, behavior: Any) -> Any:

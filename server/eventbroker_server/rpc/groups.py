@@ -20,7 +20,7 @@ from eventbroker_server.domain.retry import RetryPolicy
 from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.convert import EPOCH, raise_if_any, seconds_of
 from eventbroker_server.rpc.explain import explained
-from eventbroker_server.rpc.subscriber import MAX_DEADLINE, MAX_PATTERNS, MIN_DEADLINE
+from eventbroker_server.rpc.wish import MAX_DEADLINE, MAX_PATTERNS, MIN_DEADLINE
 
 if TYPE_CHECKING:
     import grpc

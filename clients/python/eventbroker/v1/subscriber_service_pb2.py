@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'eventbroker/v1/subscriber_service.proto\x12\x0e\x65ventbroker.v1\x1a\x1a\x65ventbroker/v1/event.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x01\n\x10SubscribeRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsumer_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65vent_types\x18\x03 \x03(\t\x12\x11\n\ttenant_id\x18\x04 \x01(\t\x12)\n\x05start\x18\x05 \x01(\x0e\x32\x1a.eventbroker.v1.StartPoint\x12/\n\x0c\x61\x63k_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0c\x66low_control\x18\x07 \x01(\x0b\x32\x1b.eventbroker.v1.FlowControl\"b\n\x0b\x46lowControl\x12\x1c\n\x14max_unsettled_events\x18\x01 \x01(\x05\x12\x1b\n\x13max_unsettled_bytes\x18\x02 \x01(\x03\x12\x18\n\x10max_batch_events\x18\x03 \x01(\x05\"\x89\x02\n\x11SubscribeResponse\x12(\n\x06opened\x18\x01 \x01(\x0b\x32\x16.eventbroker.v1.OpenedH\x00\x12\x33\n\ndeliveries\x18\x02 \x01(\x0b\x32\x1d.eventbroker.v1.DeliveryBatchH\x00\x12.\n\theartbeat\x18\x03 \x01(\x0b\x32\x19.eventbroker.v1.HeartbeatH\x00\x12*\n\x07\x63losing\x18\x04 \x01(\x0b\x32\x17.eventbroker.v1.ClosingH\x00\x12-\n\tcaught_up\x18\x05 \x01(\x0b\x32\x18.eventbroker.v1.CaughtUpH\x00\x42\n\n\x08response\"\xb8\x01\n\x06Opened\x12\r\n\x05group\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsumer_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65vent_types\x18\x03 \x03(\t\x12\x11\n\ttenant_id\x18\x04 \x01(\t\x12/\n\x0c\x61\x63k_deadline\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0c\x66low_control\x18\x06 \x01(\x0b\x32\x1b.eventbroker.v1.FlowControl\"o\n\rDeliveryBatch\x12,\n\ndeliveries\x18\x01 \x03(\x0b\x32\x18.eventbroker.v1.Delivery\x12\x30\n\x0c\x61\x63k_deadline\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x08\x44\x65livery\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.eventbroker.v1.Event\x12\x0e\n\x06\x61\x63k_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x11\n\tis_replay\x18\x04 \x01(\x08\"\n\n\x08\x43\x61ughtUp\"\xa4\x01\n\tHeartbeat\x12/\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06shards\x18\x02 \x03(\x0b\x32\x1d.eventbroker.v1.ShardProgress\x12\x37\n\x14oldest_unsettled_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\\\n\rShardProgress\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x15\n\rhead_position\x18\x02 \x01(\x03\x12\x18\n\x10settled_position\x18\x03 \x01(\x03\x12\x0b\n\x03lag\x18\x04 \x01(\x03\"h\n\x07\x43losing\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.eventbroker.v1.ClosingReason\x12.\n\x0bretry_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x1d\n\nAckRequest\x12\x0f\n\x07\x61\x63k_ids\x18\x01 \x03(\t\"<\n\x0b\x41\x63kResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.eventbroker.v1.SettleResult\"\x84\x01\n\x0bNackRequest\x12\x0f\n\x07\x61\x63k_ids\x18\x01 \x03(\t\x12*\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1a.eventbroker.v1.NackAction\x12(\n\x05\x64\x65lay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"=\n\x0cNackResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.eventbroker.v1.SettleResult\"U\n\x15\x45xtendDeadlineRequest\x12\x0f\n\x07\x61\x63k_ids\x18\x01 \x03(\t\x12+\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\x16\x45xtendDeadlineResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.eventbroker.v1.SettleResult\"N\n\x0cSettleResult\x12\x0e\n\x06\x61\x63k_id\x18\x01 \x01(\t\x12.\n\x07outcome\x18\x02 \x01(\x0e\x32\x1d.eventbroker.v1.SettleOutcome*[\n\nStartPoint\x12\x1b\n\x17START_POINT_UNSPECIFIED\x10\x00\x12\x18\n\x14START_POINT_EARLIEST\x10\x01\x12\x16\n\x12START_POINT_LATEST\x10\x02*\xa7\x01\n\rClosingReason\x12\x1e\n\x1a\x43LOSING_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43LOSING_REASON_SHUTDOWN\x10\x01\x12\x1a\n\x16\x43LOSING_REASON_MAX_AGE\x10\x02\x12\x1b\n\x17\x43LOSING_REASON_REPLACED\x10\x03\x12 \n\x1c\x43LOSING_REASON_GROUP_DELETED\x10\x04*v\n\nNackAction\x12\x1b\n\x17NACK_ACTION_UNSPECIFIED\x10\x00\x12\x15\n\x11NACK_ACTION_RETRY\x10\x01\x12\x1b\n\x17NACK_ACTION_DEAD_LETTER\x10\x02\x12\x17\n\x13NACK_ACTION_RELEASE\x10\x03*\xa5\x01\n\rSettleOutcome\x12\x1e\n\x1aSETTLE_OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n\x13SETTLE_OUTCOME_DONE\x10\x01\x12\"\n\x1eSETTLE_OUTCOME_ALREADY_SETTLED\x10\x02\x12\x1b\n\x17SETTLE_OUTCOME_OUTDATED\x10\x03\x12\x1a\n\x16SETTLE_OUTCOME_UNKNOWN\x10\x04\x32\xcb\x02\n\x11SubscriberService\x12R\n\tSubscribe\x12 .eventbroker.v1.SubscribeRequest\x1a!.eventbroker.v1.SubscribeResponse0\x01\x12>\n\x03\x41\x63k\x12\x1a.eventbroker.v1.AckRequest\x1a\x1b.eventbroker.v1.AckResponse\x12\x41\n\x04Nack\x12\x1b.eventbroker.v1.NackRequest\x1a\x1c.eventbroker.v1.NackResponse\x12_\n\x0e\x45xtendDeadline\x12%.eventbroker.v1.ExtendDeadlineRequest\x1a&.eventbroker.v1.ExtendDeadlineResponseBD\n\x11io.eventbroker.v1P\x01Z\x1c\x65ventbroker/v1;eventbrokerv1\xaa\x02\x0e\x45ventBroker.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\'eventbroker/v1/subscriber_service.proto\x12\x0e\x65ventbroker.v1\x1a\x1a\x65ventbroker/v1/event.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x01\n\x10SubscribeRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsumer_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65vent_types\x18\x03 \x03(\t\x12\x11\n\ttenant_id\x18\x04 \x01(\t\x12)\n\x05start\x18\x05 \x01(\x0e\x32\x1a.eventbroker.v1.StartPoint\x12/\n\x0c\x61\x63k_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0c\x66low_control\x18\x07 \x01(\x0b\x32\x1b.eventbroker.v1.FlowControl\"b\n\x0b\x46lowControl\x12\x1c\n\x14max_unsettled_events\x18\x01 \x01(\x05\x12\x1b\n\x13max_unsettled_bytes\x18\x02 \x01(\x03\x12\x18\n\x10max_batch_events\x18\x03 \x01(\x05\"\x89\x02\n\x11SubscribeResponse\x12(\n\x06opened\x18\x01 \x01(\x0b\x32\x16.eventbroker.v1.OpenedH\x00\x12\x33\n\ndeliveries\x18\x02 \x01(\x0b\x32\x1d.eventbroker.v1.DeliveryBatchH\x00\x12.\n\theartbeat\x18\x03 \x01(\x0b\x32\x19.eventbroker.v1.HeartbeatH\x00\x12*\n\x07\x63losing\x18\x04 \x01(\x0b\x32\x17.eventbroker.v1.ClosingH\x00\x12-\n\tcaught_up\x18\x05 \x01(\x0b\x32\x18.eventbroker.v1.CaughtUpH\x00\x42\n\n\x08response\"\xb8\x01\n\x06Opened\x12\r\n\x05group\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsumer_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65vent_types\x18\x03 \x03(\t\x12\x11\n\ttenant_id\x18\x04 \x01(\t\x12/\n\x0c\x61\x63k_deadline\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0c\x66low_control\x18\x06 \x01(\x0b\x32\x1b.eventbroker.v1.FlowControl\"o\n\rDeliveryBatch\x12,\n\ndeliveries\x18\x01 \x03(\x0b\x32\x18.eventbroker.v1.Delivery\x12\x30\n\x0c\x61\x63k_deadline\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"d\n\x08\x44\x65livery\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.eventbroker.v1.Event\x12\x0e\n\x06\x61\x63k_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x11\n\tis_replay\x18\x04 \x01(\x08\"\n\n\x08\x43\x61ughtUp\"\xa4\x01\n\tHeartbeat\x12/\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x06shards\x18\x02 \x03(\x0b\x32\x1d.eventbroker.v1.ShardProgress\x12\x37\n\x14oldest_unsettled_age\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\\\n\rShardProgress\x12\r\n\x05shard\x18\x01 \x01(\x05\x12\x15\n\rhead_position\x18\x02 \x01(\x03\x12\x18\n\x10settled_position\x18\x03 \x01(\x03\x12\x0b\n\x03lag\x18\x04 \x01(\x03\"h\n\x07\x43losing\x12-\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.eventbroker.v1.ClosingReason\x12.\n\x0bretry_after\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x9b\x02\n\x0e\x43onsumeRequest\x12\x13\n\x0b\x63orrelation\x18\x01 \x01(\x03\x12\x30\n\x04open\x18\x02 \x01(\x0b\x32 .eventbroker.v1.SubscribeRequestH\x00\x12)\n\x03\x61\x63k\x18\x03 \x01(\x0b\x32\x1a.eventbroker.v1.AckRequestH\x00\x12+\n\x04nack\x18\x04 \x01(\x0b\x32\x1b.eventbroker.v1.NackRequestH\x00\x12\x37\n\x06\x65xtend\x18\x05 \x01(\x0b\x32%.eventbroker.v1.ExtendDeadlineRequestH\x00\x12&\n\x05\x64rain\x18\x06 \x01(\x0b\x32\x15.eventbroker.v1.DrainH\x00\x42\t\n\x07request\"\x07\n\x05\x44rain\"\x86\x01\n\x0f\x43onsumeResponse\x12\x39\n\x0csubscription\x18\x01 \x01(\x0b\x32!.eventbroker.v1.SubscribeResponseH\x00\x12,\n\x08outcomes\x18\x02 \x01(\x0b\x32\x18.eventbroker.v1.OutcomesH\x00\x42\n\n\x08response\"N\n\x08Outcomes\x12\x13\n\x0b\x63orrelation\x18\x01 \x01(\x03\x12-\n\x07results\x18\x02 \x03(\x0b\x32\x1c.eventbroker.v1.SettleResult\"\xf2\x01\n\x0bPullRequest\x12\r\n\x05group\x18\x01 \x01(\t\x12\x13\n\x0b\x63onsumer_id\x18\x02 \x01(\t\x12\x13\n\x0b\x65vent_types\x18\x03 \x03(\t\x12\x11\n\ttenant_id\x18\x04 \x01(\t\x12)\n\x05start\x18\x05 \x01(\x0e\x32\x1a.eventbroker.v1.StartPoint\x12/\n\x0c\x61\x63k_deadline\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nmax_events\x18\x07 \x01(\x05\x12\'\n\x04wait\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"A\n\x0cPullResponse\x12\x31\n\ndeliveries\x18\x01 \x01(\x0b\x32\x1d.eventbroker.v1.DeliveryBatch\"\x1d\n\nAckRequest\x12\x0f\n\x07\x61\x63k_ids\x18\x01 \x03(\t\"<\n\x0b\x41\x63kResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.eventbroker.v1.SettleResult\"\x84\x01\n\x0bNackRequest\x12\x0f\n\x07\x61\x63k_ids\x18\x01 \x03(\t\x12*\n\x06\x61\x63tion\x18\x02 \x01(\x0e\x32\x1a.eventbroker.v1.NackAction\x12(\n\x05\x64\x65lay\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0e\n\x06reason\x18\x04 \x01(\t\"=\n\x0cNackResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.eventbroker.v1.SettleResult\"U\n\x15\x45xtendDeadlineRequest\x12\x0f\n\x07\x61\x63k_ids\x18\x01 \x03(\t\x12+\n\x08\x64\x65\x61\x64line\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\x16\x45xtendDeadlineResponse\x12-\n\x07results\x18\x01 \x03(\x0b\x32\x1c.eventbroker.v1.SettleResult\"N\n\x0cSettleResult\x12\x0e\n\x06\x61\x63k_id\x18\x01 \x01(\t\x12.\n\x07outcome\x18\x02 \x01(\x0e\x32\x1d.eventbroker.v1.SettleOutcome*[\n\nStartPoint\x12\x1b\n\x17START_POINT_UNSPECIFIED\x10\x00\x12\x18\n\x14START_POINT_EARLIEST\x10\x01\x12\x16\n\x12START_POINT_LATEST\x10\x02*\xc3\x01\n\rClosingReason\x12\x1e\n\x1a\x43LOSING_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x43LOSING_REASON_SHUTDOWN\x10\x01\x12\x1a\n\x16\x43LOSING_REASON_MAX_AGE\x10\x02\x12\x1b\n\x17\x43LOSING_REASON_REPLACED\x10\x03\x12 \n\x1c\x43LOSING_REASON_GROUP_DELETED\x10\x04\x12\x1a\n\x16\x43LOSING_REASON_DRAINED\x10\x05*v\n\nNackAction\x12\x1b\n\x17NACK_ACTION_UNSPECIFIED\x10\x00\x12\x15\n\x11NACK_ACTION_RETRY\x10\x01\x12\x1b\n\x17NACK_ACTION_DEAD_LETTER\x10\x02\x12\x17\n\x13NACK_ACTION_RELEASE\x10\x03*\xa5\x01\n\rSettleOutcome\x12\x1e\n\x1aSETTLE_OUTCOME_UNSPECIFIED\x10\x00\x12\x17\n\x13SETTLE_OUTCOME_DONE\x10\x01\x12\"\n\x1eSETTLE_OUTCOME_ALREADY_SETTLED\x10\x02\x12\x1b\n\x17SETTLE_OUTCOME_OUTDATED\x10\x03\x12\x1a\n\x16SETTLE_OUTCOME_UNKNOWN\x10\x04\x32\xde\x03\n\x11SubscriberService\x12R\n\tSubscribe\x12 .eventbroker.v1.SubscribeRequest\x1a!.eventbroker.v1.SubscribeResponse0\x01\x12N\n\x07\x43onsume\x12\x1e.eventbroker.v1.ConsumeRequest\x1a\x1f.eventbroker.v1.ConsumeResponse(\x01\x30\x01\x12\x41\n\x04Pull\x12\x1b.eventbroker.v1.PullRequest\x1a\x1c.eventbroker.v1.PullResponse\x12>\n\x03\x41\x63k\x12\x1a.eventbroker.v1.AckRequest\x1a\x1b.eventbroker.v1.AckResponse\x12\x41\n\x04Nack\x12\x1b.eventbroker.v1.NackRequest\x1a\x1c.eventbroker.v1.NackResponse\x12_\n\x0e\x45xtendDeadline\x12%.eventbroker.v1.ExtendDeadlineRequest\x1a&.eventbroker.v1.ExtendDeadlineResponseBD\n\x11io.eventbroker.v1P\x01Z\x1c\x65ventbroker/v1;eventbrokerv1\xaa\x02\x0e\x45ventBroker.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,14 +35,14 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'eventbroker.v1.subscriber_s
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\021io.eventbroker.v1P\001Z\034eventbroker/v1;eventbrokerv1\252\002\016EventBroker.V1'
-  _globals['_STARTPOINT']._serialized_start=2072
-  _globals['_STARTPOINT']._serialized_end=2163
-  _globals['_CLOSINGREASON']._serialized_start=2166
-  _globals['_CLOSINGREASON']._serialized_end=2333
-  _globals['_NACKACTION']._serialized_start=2335
-  _globals['_NACKACTION']._serialized_end=2453
-  _globals['_SETTLEOUTCOME']._serialized_start=2456
-  _globals['_SETTLEOUTCOME']._serialized_end=2621
+  _globals['_STARTPOINT']._serialized_start=2896
+  _globals['_STARTPOINT']._serialized_end=2987
+  _globals['_CLOSINGREASON']._serialized_start=2990
+  _globals['_CLOSINGREASON']._serialized_end=3185
+  _globals['_NACKACTION']._serialized_start=3187
+  _globals['_NACKACTION']._serialized_end=3305
+  _globals['_SETTLEOUTCOME']._serialized_start=3308
+  _globals['_SETTLEOUTCOME']._serialized_end=3473
   _globals['_SUBSCRIBEREQUEST']._serialized_start=153
   _globals['_SUBSCRIBEREQUEST']._serialized_end=390
   _globals['_FLOWCONTROL']._serialized_start=392
@@ -63,20 +63,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SHARDPROGRESS']._serialized_end=1433
   _globals['_CLOSING']._serialized_start=1435
   _globals['_CLOSING']._serialized_end=1539
-  _globals['_ACKREQUEST']._serialized_start=1541
-  _globals['_ACKREQUEST']._serialized_end=1570
-  _globals['_ACKRESPONSE']._serialized_start=1572
-  _globals['_ACKRESPONSE']._serialized_end=1632
-  _globals['_NACKREQUEST']._serialized_start=1635
-  _globals['_NACKREQUEST']._serialized_end=1767
-  _globals['_NACKRESPONSE']._serialized_start=1769
-  _globals['_NACKRESPONSE']._serialized_end=1830
-  _globals['_EXTENDDEADLINEREQUEST']._serialized_start=1832
-  _globals['_EXTENDDEADLINEREQUEST']._serialized_end=1917
-  _globals['_EXTENDDEADLINERESPONSE']._serialized_start=1919
-  _globals['_EXTENDDEADLINERESPONSE']._serialized_end=1990
-  _globals['_SETTLERESULT']._serialized_start=1992
-  _globals['_SETTLERESULT']._serialized_end=2070
-  _globals['_SUBSCRIBERSERVICE']._serialized_start=2624
-  _globals['_SUBSCRIBERSERVICE']._serialized_end=2955
+  _globals['_CONSUMEREQUEST']._serialized_start=1542
+  _globals['_CONSUMEREQUEST']._serialized_end=1825
+  _globals['_DRAIN']._serialized_start=1827
+  _globals['_DRAIN']._serialized_end=1834
+  _globals['_CONSUMERESPONSE']._serialized_start=1837
+  _globals['_CONSUMERESPONSE']._serialized_end=1971
+  _globals['_OUTCOMES']._serialized_start=1973
+  _globals['_OUTCOMES']._serialized_end=2051
+  _globals['_PULLREQUEST']._serialized_start=2054
+  _globals['_PULLREQUEST']._serialized_end=2296
+  _globals['_PULLRESPONSE']._serialized_start=2298
+  _globals['_PULLRESPONSE']._serialized_end=2363
+  _globals['_ACKREQUEST']._serialized_start=2365
+  _globals['_ACKREQUEST']._serialized_end=2394
+  _globals['_ACKRESPONSE']._serialized_start=2396
+  _globals['_ACKRESPONSE']._serialized_end=2456
+  _globals['_NACKREQUEST']._serialized_start=2459
+  _globals['_NACKREQUEST']._serialized_end=2591
+  _globals['_NACKRESPONSE']._serialized_start=2593
+  _globals['_NACKRESPONSE']._serialized_end=2654
+  _globals['_EXTENDDEADLINEREQUEST']._serialized_start=2656
+  _globals['_EXTENDDEADLINEREQUEST']._serialized_end=2741
+  _globals['_EXTENDDEADLINERESPONSE']._serialized_start=2743
+  _globals['_EXTENDDEADLINERESPONSE']._serialized_end=2814
+  _globals['_SETTLERESULT']._serialized_start=2816
+  _globals['_SETTLERESULT']._serialized_end=2894
+  _globals['_SUBSCRIBERSERVICE']._serialized_start=3476
+  _globals['_SUBSCRIBERSERVICE']._serialized_end=3954
 # @@protoc_insertion_point(module_scope)

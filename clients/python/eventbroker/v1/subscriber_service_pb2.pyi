@@ -62,6 +62,8 @@ class _ClosingReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Closing
     """Another stream opened with the same consumer id. Do not come back with it."""
     CLOSING_REASON_GROUP_DELETED: _ClosingReason.ValueType  # 4
     """The group was deleted. To come back makes it anew, unless the server is set not to."""
+    CLOSING_REASON_DRAINED: _ClosingReason.ValueType  # 5
+    """The stream was drained, and nothing of it is out any more."""
 
 class ClosingReason(_ClosingReason, metaclass=_ClosingReasonEnumTypeWrapper):
     """Why the server ends a stream."""
@@ -76,6 +78,8 @@ CLOSING_REASON_REPLACED: ClosingReason.ValueType  # 3
 """Another stream opened with the same consumer id. Do not come back with it."""
 CLOSING_REASON_GROUP_DELETED: ClosingReason.ValueType  # 4
 """The group was deleted. To come back makes it anew, unless the server is set not to."""
+CLOSING_REASON_DRAINED: ClosingReason.ValueType  # 5
+"""The stream was drained, and nothing of it is out any more."""
 Global___ClosingReason: _TypeAlias = ClosingReason  # noqa: Y015
 
 class _NackAction:
@@ -514,6 +518,223 @@ class Closing(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Closing: _TypeAlias = Closing  # noqa: Y015
+
+@_typing.final
+class ConsumeRequest(_message.Message):
+    """One message to a Consume stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_FIELD_NUMBER: _builtins.int
+    OPEN_FIELD_NUMBER: _builtins.int
+    ACK_FIELD_NUMBER: _builtins.int
+    NACK_FIELD_NUMBER: _builtins.int
+    EXTEND_FIELD_NUMBER: _builtins.int
+    DRAIN_FIELD_NUMBER: _builtins.int
+    correlation: _builtins.int
+    """Echoed in the Outcomes of this message; means nothing to the broker."""
+    @_builtins.property
+    def open(self) -> Global___SubscribeRequest:
+        """The first message, and only the first."""
+
+    @_builtins.property
+    def ack(self) -> Global___AckRequest:
+        """Deliveries to settle, of this stream or any other."""
+
+    @_builtins.property
+    def nack(self) -> Global___NackRequest:
+        """Deliveries to give back."""
+
+    @_builtins.property
+    def extend(self) -> Global___ExtendDeadlineRequest:
+        """Deliveries that need more time."""
+
+    @_builtins.property
+    def drain(self) -> Global___Drain:
+        """The stream is to end."""
+
+    def __init__(
+        self,
+        *,
+        correlation: _builtins.int = ...,
+        open: Global___SubscribeRequest | None = ...,
+        ack: Global___AckRequest | None = ...,
+        nack: Global___NackRequest | None = ...,
+        extend: Global___ExtendDeadlineRequest | None = ...,
+        drain: Global___Drain | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "drain", b"drain", "extend", b"extend", "nack", b"nack", "open", b"open", "request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "correlation", b"correlation", "drain", b"drain", "extend", b"extend", "nack", b"nack", "open", b"open", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_request: _TypeAlias = _typing.Literal["open", "ack", "nack", "extend", "drain"]  # noqa: Y015
+    _WhichOneofArgType_request: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_request) -> _WhichOneofReturnType_request | None: ...
+
+Global___ConsumeRequest: _TypeAlias = ConsumeRequest  # noqa: Y015
+
+@_typing.final
+class Drain(_message.Message):
+    """Hand out no more. When all that is out was settled, or its deadline passed, the stream ends with
+    CLOSING_REASON_DRAINED. To half-close the stream is the same, with the rest settled by the unary calls.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Drain: _TypeAlias = Drain  # noqa: Y015
+
+@_typing.final
+class ConsumeResponse(_message.Message):
+    """One message of a Consume stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SUBSCRIPTION_FIELD_NUMBER: _builtins.int
+    OUTCOMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def subscription(self) -> Global___SubscribeResponse:
+        """What a Subscribe stream says."""
+
+    @_builtins.property
+    def outcomes(self) -> Global___Outcomes:
+        """The answer to an ack, a nack or an extend."""
+
+    def __init__(
+        self,
+        *,
+        subscription: Global___SubscribeResponse | None = ...,
+        outcomes: Global___Outcomes | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "response", b"response", "subscription", b"subscription"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcomes", b"outcomes", "response", b"response", "subscription", b"subscription"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["subscription", "outcomes"]  # noqa: Y015
+    _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
+
+Global___ConsumeResponse: _TypeAlias = ConsumeResponse  # noqa: Y015
+
+@_typing.final
+class Outcomes(_message.Message):
+    """What became of the ack ids of one message."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
+    correlation: _builtins.int
+    """That of the message."""
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___SettleResult]:
+        """One result for each ack id, in the order of the message."""
+
+    def __init__(
+        self,
+        *,
+        correlation: _builtins.int = ...,
+        results: _abc.Iterable[Global___SettleResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation", b"correlation", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Outcomes: _TypeAlias = Outcomes  # noqa: Y015
+
+@_typing.final
+class PullRequest(_message.Message):
+    """A request for some events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_FIELD_NUMBER: _builtins.int
+    CONSUMER_ID_FIELD_NUMBER: _builtins.int
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    ACK_DEADLINE_FIELD_NUMBER: _builtins.int
+    MAX_EVENTS_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    group: _builtins.str
+    """The consumer group, a name. Required."""
+    consumer_id: _builtins.str
+    """This consumer within the group, a name. Calls with the same id to one broker take turns. Empty: the broker makes one
+    up, and calls do not wait for each other.
+    """
+    tenant_id: _builtins.str
+    """The tenant of the group, as in SubscribeRequest."""
+    start: Global___StartPoint.ValueType
+    """Where a group starts that is made by this call."""
+    max_events: _builtins.int
+    """How many events at most, 1 to 1,000. Default 64. While 10,000 that a consumer pulled are not settled, or as many
+    bytes as a stream may have out by default, it gets no more.
+    """
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The event types of the group, as in SubscribeRequest."""
+
+    @_builtins.property
+    def ack_deadline(self) -> _duration_pb2.Duration:
+        """How long the group's consumers have to settle an event, as in SubscribeRequest."""
+
+    @_builtins.property
+    def wait(self) -> _duration_pb2.Duration:
+        """How long to wait for the first event, 0 s to 30 s; to look takes up to 0.25 s in any case. Unset: 10 s."""
+
+    def __init__(
+        self,
+        *,
+        group: _builtins.str = ...,
+        consumer_id: _builtins.str = ...,
+        event_types: _abc.Iterable[_builtins.str] | None = ...,
+        tenant_id: _builtins.str = ...,
+        start: Global___StartPoint.ValueType = ...,
+        ack_deadline: _duration_pb2.Duration | None = ...,
+        max_events: _builtins.int = ...,
+        wait: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "consumer_id", b"consumer_id", "event_types", b"event_types", "group", b"group", "max_events", b"max_events", "start", b"start", "tenant_id", b"tenant_id", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullRequest: _TypeAlias = PullRequest  # noqa: Y015
+
+@_typing.final
+class PullResponse(_message.Message):
+    """The answer to a PullRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELIVERIES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def deliveries(self) -> Global___DeliveryBatch:
+        """The events; none when none came in time."""
+
+    def __init__(
+        self,
+        *,
+        deliveries: Global___DeliveryBatch | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deliveries", b"deliveries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PullResponse: _TypeAlias = PullResponse  # noqa: Y015
 
 @_typing.final
 class AckRequest(_message.Message):

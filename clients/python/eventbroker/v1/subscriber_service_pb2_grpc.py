@@ -34,7 +34,8 @@ class SubscriberServiceStub:
     in time, or was with a consumer that went away, is handed to another consumer of the group. Delivery is at least
     once: a handler should tolerate an event that it has seen.
 
-    Acks are unary calls, many ids at a time, and reach the event through any broker.
+    Acks are unary calls, many ids at a time, and reach the event through any broker. Consume is Subscribe with the acks on
+    the same stream, Pull is for those who hold no stream: all are the same engine, and share the events of a group.
     """
 
     def __init__(self, channel):
@@ -47,6 +48,16 @@ class SubscriberServiceStub:
                 '/eventbroker.v1.SubscriberService/Subscribe',
                 request_serializer=eventbroker_dot_v1_dot_subscriber__service__pb2.SubscribeRequest.SerializeToString,
                 response_deserializer=eventbroker_dot_v1_dot_subscriber__service__pb2.SubscribeResponse.FromString,
+                _registered_method=True)
+        self.Consume = channel.stream_stream(
+                '/eventbroker.v1.SubscriberService/Consume',
+                request_serializer=eventbroker_dot_v1_dot_subscriber__service__pb2.ConsumeRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_subscriber__service__pb2.ConsumeResponse.FromString,
+                _registered_method=True)
+        self.Pull = channel.unary_unary(
+                '/eventbroker.v1.SubscriberService/Pull',
+                request_serializer=eventbroker_dot_v1_dot_subscriber__service__pb2.PullRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_subscriber__service__pb2.PullResponse.FromString,
                 _registered_method=True)
         self.Ack = channel.unary_unary(
                 '/eventbroker.v1.SubscriberService/Ack',
@@ -74,7 +85,8 @@ class SubscriberServiceServicer:
     in time, or was with a consumer that went away, is handed to another consumer of the group. Delivery is at least
     once: a handler should tolerate an event that it has seen.
 
-    Acks are unary calls, many ids at a time, and reach the event through any broker.
+    Acks are unary calls, many ids at a time, and reach the event through any broker. Consume is Subscribe with the acks on
+    the same stream, Pull is for those who hold no stream: all are the same engine, and share the events of a group.
     """
 
     def Subscribe(self, request, context):
@@ -84,6 +96,29 @@ class SubscriberServiceServicer:
         another filter or deadline; the details tell the actual one. NOT_FOUND (GROUP_NOT_FOUND): the group
         does not exist, and the server is set not to make it. RESOURCE_EXHAUSTED: too many streams are open here.
         The server ends a stream with OK after a Closing response: open it again after the delay that it names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Consume(self, request_iterator, context):
+        """Consume is Subscribe, and Ack, Nack and ExtendDeadline, on one stream.
+
+        The first message opens, within 10 s of the call; what may fail is as for Subscribe. Each message after it that
+        settles is answered with Outcomes, in the order of the messages, while deliveries go on. A message that breaks a rule
+        ends the stream with INVALID_ARGUMENT, which names the field. UNAVAILABLE ends it when a store was away: what was
+        not answered may be done. Whoever half-closes drains; what a stream holds at its end goes to others at once.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pull(self, request, context):
+        """Pull hands out what is there, at once; if nothing is, it waits.
+
+        The events stay with the consumer after the call, until they are settled through any broker or their deadline
+        passes: of a call whose answer got lost, too. What fails is as for Subscribe; the group needs a name. UNAVAILABLE
+        (SHUTTING_DOWN): this broker shuts down; what was pulled through it and not settled goes to others.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,6 +156,16 @@ def add_SubscriberServiceServicer_to_server(servicer, server):
                     request_deserializer=eventbroker_dot_v1_dot_subscriber__service__pb2.SubscribeRequest.FromString,
                     response_serializer=eventbroker_dot_v1_dot_subscriber__service__pb2.SubscribeResponse.SerializeToString,
             ),
+            'Consume': grpc.stream_stream_rpc_method_handler(
+                    servicer.Consume,
+                    request_deserializer=eventbroker_dot_v1_dot_subscriber__service__pb2.ConsumeRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_subscriber__service__pb2.ConsumeResponse.SerializeToString,
+            ),
+            'Pull': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pull,
+                    request_deserializer=eventbroker_dot_v1_dot_subscriber__service__pb2.PullRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_subscriber__service__pb2.PullResponse.SerializeToString,
+            ),
             'Ack': grpc.unary_unary_rpc_method_handler(
                     servicer.Ack,
                     request_deserializer=eventbroker_dot_v1_dot_subscriber__service__pb2.AckRequest.FromString,
@@ -153,7 +198,8 @@ class SubscriberService:
     in time, or was with a consumer that went away, is handed to another consumer of the group. Delivery is at least
     once: a handler should tolerate an event that it has seen.
 
-    Acks are unary calls, many ids at a time, and reach the event through any broker.
+    Acks are unary calls, many ids at a time, and reach the event through any broker. Consume is Subscribe with the acks on
+    the same stream, Pull is for those who hold no stream: all are the same engine, and share the events of a group.
     """
 
     @staticmethod
@@ -173,6 +219,60 @@ class SubscriberService:
             '/eventbroker.v1.SubscriberService/Subscribe',
             eventbroker_dot_v1_dot_subscriber__service__pb2.SubscribeRequest.SerializeToString,
             eventbroker_dot_v1_dot_subscriber__service__pb2.SubscribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Consume(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/eventbroker.v1.SubscriberService/Consume',
+            eventbroker_dot_v1_dot_subscriber__service__pb2.ConsumeRequest.SerializeToString,
+            eventbroker_dot_v1_dot_subscriber__service__pb2.ConsumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pull(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventbroker.v1.SubscriberService/Pull',
+            eventbroker_dot_v1_dot_subscriber__service__pb2.PullRequest.SerializeToString,
+            eventbroker_dot_v1_dot_subscriber__service__pb2.PullResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,7 +35,8 @@ class SubscriberServiceStub:
     in time, or was with a consumer that went away, is handed to another consumer of the group. Delivery is at least
     once: a handler should tolerate an event that it has seen.
 
-    Acks are unary calls, many ids at a time, and reach the event through any broker.
+    Acks are unary calls, many ids at a time, and reach the event through any broker. Consume is Subscribe with the acks on
+    the same stream, Pull is for those who hold no stream: all are the same engine, and share the events of a group.
     """
 
     @_typing.overload
@@ -49,6 +50,21 @@ class SubscriberServiceStub:
     another filter or deadline; the details tell the actual one. NOT_FOUND (GROUP_NOT_FOUND): the group
     does not exist, and the server is set not to make it. RESOURCE_EXHAUSTED: too many streams are open here.
     The server ends a stream with OK after a Closing response: open it again after the delay that it names.
+    """
+    Consume: _grpc.StreamStreamMultiCallable[_subscriber_service_pb2.ConsumeRequest, _subscriber_service_pb2.ConsumeResponse]
+    """Consume is Subscribe, and Ack, Nack and ExtendDeadline, on one stream.
+
+    The first message opens, within 10 s of the call; what may fail is as for Subscribe. Each message after it that
+    settles is answered with Outcomes, in the order of the messages, while deliveries go on. A message that breaks a rule
+    ends the stream with INVALID_ARGUMENT, which names the field. UNAVAILABLE ends it when a store was away: what was
+    not answered may be done. Whoever half-closes drains; what a stream holds at its end goes to others at once.
+    """
+    Pull: _grpc.UnaryUnaryMultiCallable[_subscriber_service_pb2.PullRequest, _subscriber_service_pb2.PullResponse]
+    """Pull hands out what is there, at once; if nothing is, it waits.
+
+    The events stay with the consumer after the call, until they are settled through any broker or their deadline
+    passes: of a call whose answer got lost, too. What fails is as for Subscribe; the group needs a name. UNAVAILABLE
+    (SHUTTING_DOWN): this broker shuts down; what was pulled through it and not settled goes to others.
     """
     Ack: _grpc.UnaryUnaryMultiCallable[_subscriber_service_pb2.AckRequest, _subscriber_service_pb2.AckResponse]
     """Ack settles deliveries: their events are done for the group. Every id gets an outcome, in the order of the request.
@@ -72,7 +88,8 @@ class SubscriberServiceAsyncStub(SubscriberServiceStub):
     in time, or was with a consumer that went away, is handed to another consumer of the group. Delivery is at least
     once: a handler should tolerate an event that it has seen.
 
-    Acks are unary calls, many ids at a time, and reach the event through any broker.
+    Acks are unary calls, many ids at a time, and reach the event through any broker. Consume is Subscribe with the acks on
+    the same stream, Pull is for those who hold no stream: all are the same engine, and share the events of a group.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -83,6 +100,21 @@ class SubscriberServiceAsyncStub(SubscriberServiceStub):
     another filter or deadline; the details tell the actual one. NOT_FOUND (GROUP_NOT_FOUND): the group
     does not exist, and the server is set not to make it. RESOURCE_EXHAUSTED: too many streams are open here.
     The server ends a stream with OK after a Closing response: open it again after the delay that it names.
+    """
+    Consume: _aio.StreamStreamMultiCallable[_subscriber_service_pb2.ConsumeRequest, _subscriber_service_pb2.ConsumeResponse]  # type: ignore[assignment]
+    """Consume is Subscribe, and Ack, Nack and ExtendDeadline, on one stream.
+
+    The first message opens, within 10 s of the call; what may fail is as for Subscribe. Each message after it that
+    settles is answered with Outcomes, in the order of the messages, while deliveries go on. A message that breaks a rule
+    ends the stream with INVALID_ARGUMENT, which names the field. UNAVAILABLE ends it when a store was away: what was
+    not answered may be done. Whoever half-closes drains; what a stream holds at its end goes to others at once.
+    """
+    Pull: _aio.UnaryUnaryMultiCallable[_subscriber_service_pb2.PullRequest, _subscriber_service_pb2.PullResponse]  # type: ignore[assignment]
+    """Pull hands out what is there, at once; if nothing is, it waits.
+
+    The events stay with the consumer after the call, until they are settled through any broker or their deadline
+    passes: of a call whose answer got lost, too. What fails is as for Subscribe; the group needs a name. UNAVAILABLE
+    (SHUTTING_DOWN): this broker shuts down; what was pulled through it and not settled goes to others.
     """
     Ack: _aio.UnaryUnaryMultiCallable[_subscriber_service_pb2.AckRequest, _subscriber_service_pb2.AckResponse]  # type: ignore[assignment]
     """Ack settles deliveries: their events are done for the group. Every id gets an outcome, in the order of the request.
@@ -105,7 +137,8 @@ class SubscriberServiceServicer(metaclass=_abc_1.ABCMeta):
     in time, or was with a consumer that went away, is handed to another consumer of the group. Delivery is at least
     once: a handler should tolerate an event that it has seen.
 
-    Acks are unary calls, many ids at a time, and reach the event through any broker.
+    Acks are unary calls, many ids at a time, and reach the event through any broker. Consume is Subscribe with the acks on
+    the same stream, Pull is for those who hold no stream: all are the same engine, and share the events of a group.
     """
 
     @_abc_1.abstractmethod
@@ -120,6 +153,33 @@ class SubscriberServiceServicer(metaclass=_abc_1.ABCMeta):
         another filter or deadline; the details tell the actual one. NOT_FOUND (GROUP_NOT_FOUND): the group
         does not exist, and the server is set not to make it. RESOURCE_EXHAUSTED: too many streams are open here.
         The server ends a stream with OK after a Closing response: open it again after the delay that it names.
+        """
+
+    @_abc_1.abstractmethod
+    def Consume(
+        self,
+        request_iterator: _MaybeAsyncIterator[_subscriber_service_pb2.ConsumeRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_subscriber_service_pb2.ConsumeResponse], _abc.AsyncIterator[_subscriber_service_pb2.ConsumeResponse]]:
+        """Consume is Subscribe, and Ack, Nack and ExtendDeadline, on one stream.
+
+        The first message opens, within 10 s of the call; what may fail is as for Subscribe. Each message after it that
+        settles is answered with Outcomes, in the order of the messages, while deliveries go on. A message that breaks a rule
+        ends the stream with INVALID_ARGUMENT, which names the field. UNAVAILABLE ends it when a store was away: what was
+        not answered may be done. Whoever half-closes drains; what a stream holds at its end goes to others at once.
+        """
+
+    @_abc_1.abstractmethod
+    def Pull(
+        self,
+        request: _subscriber_service_pb2.PullRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_subscriber_service_pb2.PullResponse, _abc.Awaitable[_subscriber_service_pb2.PullResponse]]:
+        """Pull hands out what is there, at once; if nothing is, it waits.
+
+        The events stay with the consumer after the call, until they are settled through any broker or their deadline
+        passes: of a call whose answer got lost, too. What fails is as for Subscribe; the group needs a name. UNAVAILABLE
+        (SHUTTING_DOWN): this broker shuts down; what was pulled through it and not settled goes to others.
         """
 
     @_abc_1.abstractmethod
