@@ -200,7 +200,7 @@ class RedisStreams:
         self, state: str, group: str, generation: int, consumer: str, lanes: list[str], share: int
     ) -> list[tuple[bytes, list[Any]]]:
         """Up to `share` new entries of each stream. A script would have to turn each reply into its own tables and
-        back, which took twice the time of all the rest; so the generation is checked beside the read. When it turns
+        back, which took two thirds longer; so the generation is checked beside the read. When it turns
         out to be another, what was taken stays with the consumer."""
         async with translated(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hmget(state, "generation", *(f"returned:{lane}" for lane in lanes))
