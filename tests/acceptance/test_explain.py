@@ -9,6 +9,7 @@ import grpc
 import pytest
 from eventbroker.v1 import group_service_pb2 as pb
 from eventbroker.v1 import subscriber_service_pb2
+from eventbroker.v1.dead_letter_service_pb2 import DeadLetterFilter, RedriveDeadLettersRequest
 from eventbroker.v1.subscriber_service_pb2 import FlowControl
 
 from tests.client import DONE, TIMEOUT, ack_ids, error_info, event, violations
@@ -100,6 +101,20 @@ async def test_a_dead_letter_is_told_to_be_dead(broker: Client, stream: Stream) 
     await broker.nack(ack_ids(await stream.take(1)), subscriber_service_pb2.NACK_ACTION_DEAD_LETTER, reason="malformed")
     told = await explain(broker, one.event_id)
     assert (told.state, told.last_error) == (pb.DELIVERY_STATE_DEAD, "malformed")
+
+
+async def test_a_redriven_dead_letter_is_told_to_be_one(broker: Client) -> None:
+    async with await broker.subscribe("g") as stream:
+        await broker.publish(*(events := [event(), event()]))
+        ids = ack_ids(await stream.take(2))
+        await broker.nack(ids, subscriber_service_pb2.NACK_ACTION_DEAD_LETTER, reason="malformed")
+        every = DeadLetterFilter(all=True)
+        request = RedriveDeadLettersRequest(group="g", filter=every, events_per_second=0.1)
+        await broker.dead_letters.RedriveDeadLetters(request)
+        told = [await explain(broker, one.event_id) for one in events]
+        last = max(told, key=lambda one: one.until.ToDatetime())
+        assert (last.state, last.failed_attempts) == (pb.DELIVERY_STATE_RETRY, 0)
+        assert "redriven" in last.explanation
 
 
 async def test_an_event_of_a_group_that_redis_lost_is_history(broker: Client, redis: Redis, stores: Stores) -> None:

@@ -28,6 +28,8 @@ _SENTENCES = {
 def explained(said: Explanation) -> pb.ExplainDeliveryResponse:
     until = said.until.isoformat(timespec="milliseconds") if said.until else ""
     sentence = _SENTENCES[said.state].format(said=said, until=until)
+    if said.state is DeliveryState.RETRY and not said.failed:
+        sentence = f"It was a dead letter and is redriven: it is due at {until}."
     if said.paused and said.state not in (DeliveryState.FILTERED, DeliveryState.SETTLED, DeliveryState.DEAD):
         sentence += " The group is paused."
     response = pb.ExplainDeliveryResponse(
