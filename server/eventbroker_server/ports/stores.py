@@ -1,0 +1,238 @@
+"""What the rules need of PostgreSQL: the log, the groups, retries and dead letters."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+
+    from eventbroker_server.domain.dead_letter import DeadLetter, DeadLetterFilter, DeadLetterPlace, Redriven
+    from eventbroker_server.domain.event import AggregateKey, Event, EventKey, StoredEvent
+    from eventbroker_server.domain.group import Group, GroupChange, GroupKey
+
+
+class Collision(Exception):
+    """An append met an event id or an aggregate version that is taken. Nothing was stored."""
+
+
+class Row(NamedTuple):
+    """An event to be appended as number base + step of its aggregate. Without a base the store looks it up."""
+
+    event: Event
+    base: int | None
+    step: int
+
+
+class Appended(NamedTuple):
+    """Events got the positions first, first + 1, ... in the order of their rows."""
+
+    first: int
+    versions: list[int]
+    record_time: datetime
+
+
+class Decision(Protocol):
+    """A shard that is locked, so that what is read here still holds when rows are inserted."""
+
+    async def find_events(self, keys: Collection[EventKey]) -> dict[EventKey, StoredEvent]: ...
+
+    async def versions(self, aggregates: Collection[AggregateKey]) -> dict[AggregateKey, int]:
+        """The latest version of each aggregate that has one."""
+
+    async def insert(self, rows: Sequence[Row]) -> Appended: ...
+
+
+class EventLog(Protocol):
+    """The log: per shard, positions 1, 2, 3, ... without a gap, in the order of commits."""
+
+    async def append(self, shard: int, rows: Sequence[Row]) -> Appended:
+        """Store all rows, flushed, or none. Raises Collision when a unique key objects."""
+
+    def deciding(self, shard: int) -> AbstractAsyncContextManager[Decision]:
+        """Lock the shard. What is inserted is committed and flushed when the block ends without an exception."""
+
+    async def head(self, shard: int) -> int:
+        """The position of the newest committed event; 0 when there is none."""
+
+    async def read(self, shard: int, after: int, upto: int) -> list[StoredEvent]:
+        """The events at positions after < p <= upto, in order; fewer, but at least one, if they are many bytes."""
+
+    async def read_for(self, group: Group, shard: int, after: int, upto: int) -> tuple[list[StoredEvent], int]:
+        """Those of them that the group wants and that neither wait for another attempt nor were given up since the last
+        seek, and up to which position that is all."""
+
+    async def find(self, key: EventKey) -> StoredEvent | None: ...
+
+    async def at(self, shard: int, positions: Sequence[int]) -> list[StoredEvent]:
+        """The events at these positions, in any order."""
+
+    async def record_time(self, shard: int, position: int) -> datetime | None:
+        """When the event at a position was stored."""
+
+    async def position_before(self, shard: int, time: datetime) -> int:
+        """The position before the first event that was recorded at or after a time; the head if there is none."""
+
+    async def count_for(self, group: Group, shard: int, after: int, upto: int) -> int:
+        """How many events at positions after < p <= upto the group wants."""
+
+
+class Membership(NamedTuple):
+    """A group's place in one shard: settled up to the checkpoint, at this generation of its state in Redis. What is up
+    to `replay_to` it was given before a seek."""
+
+    checkpoint: int
+    generation: int
+    replay_to: int = 0
+
+
+class Leftovers(NamedTuple):
+    """What of a group waits for its next attempt, since when the oldest of it is stored, and what is given up."""
+
+    retries: int
+    oldest_retry_at: datetime | None
+    dead_letters: int
+
+
+class GroupStore(Protocol):
+    """Groups and how far each has come."""
+
+    async def ensure(self, group: Group, *, from_latest: bool) -> Group:
+        """Make the group unless it exists; answer the one that is stored. A new group starts at the head, or at 0."""
+
+    async def find(self, key: GroupKey) -> Group | None: ...
+
+    async def membership(self, key: GroupKey, shard: int) -> Membership: ...
+
+    async def next_generation(self, key: GroupKey, shard: int, after: int) -> Membership:
+        """Count the generation up to after + 1, unless somebody did; answer the membership as it is then."""
+
+    async def save_checkpoint(self, key: GroupKey, shard: int, generation: int, position: int) -> int | None:
+        """Move the checkpoint forward, never back, and answer it; None if the generation is not the present one."""
+
+    async def create(self, group: Group, checkpoints: Mapping[int, int]) -> bool:
+        """Make the group with these checkpoints by shard, 0 in the others. False if it exists: nothing is changed."""
+
+    async def list_groups(self, tenant: str, after: str, count: int) -> list[Group]:
+        """The groups of a scope whose names come after this one, by name (bytewise), so many at most."""
+
+    async def leftovers(self, key: GroupKey) -> Leftovers: ...
+
+    async def update(self, key: GroupKey, change: GroupChange) -> Group | None:
+        """Change the group and answer it; None if there is none. With another filter, retries that it does not want are
+        forgotten."""
+
+    async def seek(self, key: GroupKey, checkpoints: Mapping[int, int]) -> bool:
+        """Move the group in these shards, all or none: a new generation at the checkpoint, without retries. False if
+        there is no such group."""
+
+    async def delete(self, key: GroupKey) -> bool:
+        """Forget the group and all that is kept for it; False if there is none."""
+
+
+class Failure(NamedTuple):
+    """A delivery that failed. `delivery` names it within the group: recording it twice counts it once."""
+
+    position: int
+    delivery: str
+    consumer: str
+    error: str
+    delay: float | None = None  # seconds until the next attempt; None: by the group's policy
+    rejected: bool = False  # no further attempt
+
+
+class Died(NamedTuple):
+    """An event that was given up, and the delivery that was the last."""
+
+    position: int
+    event_tenant_id: str
+    event_id: str
+    event_type: str
+    attempts: int
+    reason: str
+    delivery: str
+
+
+class Waiting(NamedTuple):
+    """An event of which so many attempts have failed."""
+
+    position: int
+    failed: int
+
+
+class Due(NamedTuple):
+    """An event whose next attempt is due, and the delivery that failed last."""
+
+    position: int
+    failed: int
+    delivery: str
+
+
+class WaitingGroup(NamedTuple):
+    """A group with events that wait for their next attempt or are out for it. The next of those that are not in the
+    retry stream is due in so many seconds."""
+
+    key: GroupKey
+    shard: int
+    due_in: float | None
+
+
+class Trouble(NamedTuple):
+    """What failed with an event of a group: it is due again, or dead since then. The error is the last one."""
+
+    failed: int
+    error: str
+    due_at: datetime | None
+    dead_at: datetime | None
+
+
+class RetryStore(Protocol):
+    """Which events wait for another attempt, and which were given up."""
+
+    async def trouble(self, key: GroupKey, shard: int, position: int) -> Trouble | None: ...
+
+    async def oldest(self, key: GroupKey, shard: int) -> int | None:
+        """The lowest position that waits for another attempt, or is out for it."""
+
+    async def record(self, group: Group, shard: int, generation: int, failures: Sequence[Failure]) -> list[Died]:
+        """Count the attempts, and note when each event is due again, or that it is dead; answer those that died.
+        Nothing, if the group is of another generation by now, or gone. Safe to repeat."""
+
+    async def waiting_groups(self) -> list[WaitingGroup]: ...
+
+    def due(self, key: GroupKey, shard: int, generation: int, most: int) -> AbstractAsyncContextManager[list[Due]]:
+        """What is due and not in the retry stream of this generation, the longest due first, for nobody else meanwhile.
+        What is left in the list when the block ends without an exception is noted as being there."""
+
+    async def settled(self, key: GroupKey, shard: int, generation: int, events: Sequence[Waiting]) -> None:
+        """Forget these, if the group is of this generation."""
+
+    async def unsettled(self, key: GroupKey, shard: int, positions: Sequence[int]) -> list[Waiting]:
+        """Which of these wait for another attempt or are out for it, and which are dead (with -1)."""
+
+
+class DeadLetterStore(Protocol):
+    """What groups have given up. Each method looks at one group only, which need not exist, but for `purge`."""
+
+    async def page(
+        self, key: GroupKey, wanted: DeadLetterFilter, before: DeadLetterPlace | None, count: int
+    ) -> list[DeadLetter]:
+        """The newest `count` of those that are wanted, or the newest before a place. Without their history."""
+
+    async def find(self, key: GroupKey, event: EventKey) -> DeadLetter | None: ...
+
+    async def redrive(
+        self, key: GroupKey, wanted: DeadLetterFilter, most: int, rate: float, *, dry_run: bool
+    ) -> Redriven:
+        """Turn the oldest `most` of those that are wanted into retries with no attempt so far, `rate` of them due in a
+        second, or all at once if that is 0: all in one step, or none. Of two who do it at once each gets others.
+
+        Raises DeadLetterNotFound, with nothing changed, for event ids of the filter that are no dead letters."""
+
+    async def delete(self, key: GroupKey, wanted: DeadLetterFilter, *, dry_run: bool) -> int:
+        """Forget those that are wanted, in steps, and answer how many they were."""
+
+    async def purge(self) -> int:
+        """Forget what is past the retention of its group, in steps, and answer how many they were."""

@@ -1,0 +1,87 @@
+"""What all parts of RedisStreams share: the scripts, and how an entry is named."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from eventbroker_server.domain.ack_id import BACKFILL, RETRY
+from eventbroker_server.domain.group import process_of
+from eventbroker_server.ports import Stale
+from eventbroker_server.redis.connection import translated
+from eventbroker_server.redis.keys import Keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from redis.asyncio import Redis
+
+_STALE = -2
+
+
+class Scripted:
+    """Runs the scripts of this directory. `process` names this broker process in consumers and signals; it is new at
+    every start."""
+
+    def __init__(self, client: Redis, prefix: str, process: str) -> None:
+        self.process = process
+        self._redis: Any = client  # its types do not tell that replies are bytes
+        self._redis.set_response_callback("XREADGROUP", _as_it_is)  # rather than each entry made into a dict
+        self._returned: set[str] = set()  # states of groups to which something was handed back
+        self._prefix = prefix
+        folder = resources.files("eventbroker_server.redis")
+        self._scripts: dict[str, Any] = {
+            file.name.removesuffix(".lua"): client.register_script(file.read_bytes())
+            for file in folder.iterdir()
+            if file.name.endswith(".lua")
+        }
+
+    def _keys(self, shard: int) -> Keys:
+        return Keys(self._prefix, shard)
+
+    async def _run(self, script: str, keys: Sequence[str], *args: object) -> Any:
+        async with translated():
+            return await self._scripts[script](keys=keys, args=args)
+
+    def _lanes(self, keys: Keys, group: str, generation: int, types: Iterable[str]) -> list[str]:
+        """The streams of a group as the scripts want them: its own two first, then its types'."""
+        return [keys.backfill(group, generation), keys.retry(group, generation), *map(keys.events, types)]
+
+    def _to_tell(self, consumer: str) -> str:
+        process = process_of(consumer)
+        return "" if process == self.process else process
+
+
+class Index(dict[str, int]):
+    """Numbers the streams that a script is to work on: the group's own two, then as they come."""
+
+    def __init__(self) -> None:
+        super().__init__({BACKFILL: 0, RETRY: 1})
+
+    def __missing__(self, stream: str) -> int:
+        self[stream] = number = len(self)
+        return number
+
+    def streams(self, keys: Keys) -> list[str]:
+        """The keys of those that are not the group's own."""
+        return [keys.events(stream) for stream in list(self)[2:]]
+
+
+def entry_id(position: int, retry: int) -> str:
+    return f"{retry}-{position}" if retry else f"{position}-0"
+
+
+def place(stream: str, entry_id: bytes) -> tuple[int, int]:
+    """The position of an entry, and its number in the retry stream."""
+    major, _, minor = entry_id.partition(b"-")
+    return (int(minor), int(major)) if stream == RETRY else (int(major), 0)
+
+
+def fresh(reply: Any) -> Any:
+    if reply == _STALE:
+        raise Stale
+    return reply
+
+
+def _as_it_is(response: Any, **_: Any) -> Any:
+    return response
