@@ -23,6 +23,7 @@ from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.delivery import Rhythm
 from eventbroker_server.broker.explain import Explainer
 from eventbroker_server.broker.groups import Groups
+from eventbroker_server.broker.ordering import Ordering
 from eventbroker_server.broker.publishing import Publishing
 from eventbroker_server.broker.pulling import Pulling
 from eventbroker_server.broker.relay import Relay, Tail
@@ -101,7 +102,8 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         codec, signer = EventCodec(), Signer(installation.ack_key)
         announcer = Announcer()
         retry_store = PostgresRetryStore(pool)
-        retries = Retries(retry_store, event_log, streams, codec, announcer)
+        ordering = Ordering(retry_store, streams, codec, announcer)
+        retries = Retries(retry_store, event_log, streams, codec, ordering, announcer)
         subscriptions = Subscriptions(
             event_log,
             groups,
@@ -109,6 +111,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             codec,
             signer,
             retries,
+            ordering,
             announcer,
             shards=installation.shards,
             rhythm=Rhythm(settings.sweep_interval, settings.checkpoint_interval, settings.linger),

@@ -12,7 +12,7 @@ import pytest
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import Group, GroupKey
 from eventbroker_server.domain.retry import RetryPolicy
-from eventbroker_server.ports import Died, Failure, Row, Waiting
+from eventbroker_server.ports import Died, Failure, Recorded, Row, Waiting
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.migrate import migrate
@@ -51,7 +51,7 @@ class Retries:
         self.generation = generation
 
     async def record(self, *failures: Failure, group: Group = GROUP) -> list[Died]:
-        return await self.store.record(group, 0, self.generation, failures)
+        return (await self.store.record(group, 0, self.generation, failures)).died
 
     async def due(self, later: int = 0) -> list[Waiting]:
         """What is due in this generation or a later one; it is not noted as queued."""
@@ -163,7 +163,8 @@ async def test_only_the_attempt_that_was_settled_is_forgotten_and_only_in_its_ge
 
 
 async def test_nothing_is_recorded_for_another_generation_or_a_group_that_is_gone(retries: Retries, pool: Pool) -> None:
-    assert await retries.store.record(GROUP, 0, retries.generation - 1, [failure(1, "a")]) == []
+    recorded = await retries.store.record(GROUP, 0, retries.generation - 1, [failure(1, "a", rejected=True)])
+    assert recorded == Recorded([], set())
     await PostgresGroupStore(pool).delete(KEY)
     assert await retries.record(failure(1, "a", rejected=True)) == []
     assert (await dead(pool), await retries.store.waiting_groups()) == ([], [])

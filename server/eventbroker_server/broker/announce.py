@@ -21,6 +21,7 @@ from eventbroker_server.domain.principal import Principal, Role
 if TYPE_CHECKING:
     from eventbroker_server.broker.publishing import Publishing
     from eventbroker_server.domain.group import GroupKey
+    from eventbroker_server.ports import Died
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,12 @@ class Announcer:
             self._waiting.put_nowait(event)
         except asyncio.QueueFull:
             log.warning("too much to tell; not told", extra={"event_type": event.event_type, "group": str(key)})
+
+    def died(self, key: GroupKey, shard: int, died: Died) -> None:
+        """Tell that an event was given up."""
+        details = died._asdict()
+        once = f"{shard}:{died.position}:{details.pop('delivery')}"
+        self.tell("dead_lettered", key, once, shard=shard, **details)
 
     async def run(self, publishing: Publishing) -> None:
         while True:

@@ -130,7 +130,8 @@ class Delivery:
                     if event_type in membership.types:
                         self.wake()
                     elif self.group.filter.matches(event_type):
-                        membership.lose()  # a new type: join it
+                        if not self.group.ordered:
+                            membership.lose()  # a new type: join it
                         self.wake()
 
     def look_again(self) -> None:
@@ -348,6 +349,8 @@ class Delivery:
             if not membership.is_open:
                 continue
             await self._retries.go_on(self.group, membership.shard, membership.generation, membership.types)
+            if self.group.ordered:
+                self.wake()  # some may have waited for their turn long enough to ask again
             if self.group.ephemeral:
                 continue  # its one consumer is here
             overdue = await self._streams.holdings(

@@ -36,6 +36,7 @@ class DeliveryState(Enum):
     RETRY = 7
     DEAD = 8
     SETTLED = 9
+    BEHIND = 10
 
 
 class Explanation(NamedTuple):
@@ -50,6 +51,7 @@ class Explanation(NamedTuple):
     failed: int = 0  # attempts
     error: str = ""  # of the last one
     consumer_id: str = ""  # OUT
+    behind: str = ""  # BEHIND: the event that has the turn
     until: datetime | None = None  # OUT: the deadline; RETRY: when it is due; DEAD: since when
 
 
@@ -90,6 +92,9 @@ class Explainer:
         there = await self._streams.whereabouts(
             shard, str(key), membership.generation, stored.event.event_type, position
         )
+        if there.where is Where.BEHIND:
+            before = await self._log.at(shard, [there.before])
+            return said._replace(state=DeliveryState.BEHIND, behind=before[0].event.event_id)
         return self._judge(said, group, there, trouble)
 
     def _judge(self, said: Explanation, group: Group, there: Whereabouts, trouble: Trouble | None) -> Explanation:
@@ -128,7 +133,7 @@ class Explainer:
         membership = await self._store.membership(group.key, shard)
         settled = membership.checkpoint
         types = await self._streams.types(shard)
-        wanted = sorted(filter(group.filter.matches, types))
+        wanted = group.joins(types)
         try:
             name, generation = str(group.key), membership.generation
             progress = await self._streams.progress(shard, name, generation, wanted, len(types), str(group.filter))

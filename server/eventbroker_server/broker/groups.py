@@ -171,7 +171,7 @@ class Groups:
             head, settled = await self._log.head(shard), membership.checkpoint
             try:
                 types = await self._streams.types(shard)
-                wanted = sorted(filter(group.filter.matches, types))
+                wanted = group.joins(types)
                 name, generation = str(group.key), membership.generation
                 progress = await self._streams.progress(shard, name, generation, wanted, len(types), str(group.filter))
                 settled = max(settled, progress.settled)

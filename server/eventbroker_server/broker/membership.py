@@ -17,12 +17,14 @@ from eventbroker_server.ports import Entry, Membership, Refiltered, Stale
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from eventbroker_server.broker.ordering import Ordering
     from eventbroker_server.domain.group import Group
     from eventbroker_server.ports import Codec, EventLog, GroupState, GroupStore, Progress, Received, Streams
 
 log = logging.getLogger(__name__)
 
 _PAGE = 500  # positions looked at for one page of the backfill
+_MOST_BEHIND = 100_000  # events that wait for others of their aggregates; then no more are fed
 _LOW_WATER = 1_000  # no more is fed while as much as this waits in the backfill
 
 
@@ -37,6 +39,7 @@ class ShardMembership:
         event_log: EventLog,
         streams: Streams,
         codec: Codec,
+        ordering: Ordering,
         *,
         from_latest: bool,
     ) -> None:
@@ -53,6 +56,7 @@ class ShardMembership:
         self._log = event_log
         self._streams = streams
         self._codec = codec
+        self._ordering = ordering
         self._from_latest = from_latest
         self._state: GroupState | None = None
         self._opening = asyncio.Lock()
@@ -97,17 +101,17 @@ class ShardMembership:
         if self._membership is None:  # first: an ephemeral group may start at the latest as of now
             self._membership = await self._first_membership()
         types = await self._streams.types(self.shard)
-        joining = sorted(filter(self.group.filter.matches, types))
+        joining = self.group.joins(types)
         membership = self._membership
         wanted = str(self.group.filter)
         state = await self._streams.open_group(
-            self.shard, self._name, joining, membership, make=False, filter_text=wanted
+            self.shard, self._name, joining, membership, make=False, filter_text=wanted, ordered=self.group.ordered
         )
         if state is None:
             last = max(membership.generation, self.generation)  # a generation must not come twice
             membership = self._membership = await self._next_generation(membership._replace(generation=last))
             state = await self._streams.open_group(
-                self.shard, self._name, joining, membership, make=True, filter_text=wanted
+                self.shard, self._name, joining, membership, make=True, filter_text=wanted, ordered=self.group.ordered
             )
             if state is None:
                 raise Stale
@@ -141,10 +145,10 @@ class ShardMembership:
         there may be more. Live events come after history. Raises Stale."""
         generation = self.generation
         received: list[Received] = []
-        if not self.caught_up:
+        if not self.caught_up or self.group.ordered:
             received = await self._streams.read(self.shard, self._name, generation, consumer, (), count)
             self.caught_up = len(received) < count and not (self._state and self._state.backfilling)
-        if self.caught_up and (left := count - len(received)):
+        if self.caught_up and not self.group.ordered and (left := count - len(received)):
             received += await self._streams.read(self.shard, self._name, generation, consumer, self.types, left)
         more = len(received) == count
         if self.group.ephemeral:  # nobody else counts its attempts
@@ -159,6 +163,8 @@ class ShardMembership:
         """Feed one page of history into the backfill, if there is any and the backfill is low; answer whether it did.
         Raises Stale."""
         state = self._state
+        if state is not None and self.group.ordered:
+            return await self._feed_lines(state)
         if state is None or not state.backfilling:
             return False
         if state.waiting >= _LOW_WATER:  # as of the last feed: look again
@@ -169,6 +175,19 @@ class ShardMembership:
         events, upto = await self._log.read_for(self.group, self.shard, state.fed, upto)
         entries = [Entry.of(stored, self._codec) for stored in events]
         self._state = await self._streams.feed(self.shard, self._name, state, upto, entries)
+        return True
+
+    async def _feed_lines(self, state: GroupState) -> bool:
+        state = self._state = await self._ordering.look(self.group, self.shard, state)
+        if state.waiting >= _LOW_WATER:
+            return False
+        if state.released:
+            await self._ordering.bring(self.group, self.shard, state.generation)
+        if not state.backfilling or state.behind >= _MOST_BEHIND:
+            return bool(state.released)
+        upto = min(state.backfill_to, state.fed + _PAGE)
+        events, upto = await self._log.read_for(self.group, self.shard, state.fed, upto)
+        self._state = await self._ordering.feed(self.group, self.shard, state, upto, events)
         return True
 
     async def checkpoint(self) -> None:

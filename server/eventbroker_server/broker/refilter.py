@@ -7,6 +7,7 @@ new, and no filter comes back.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from eventbroker_server.domain.filter import TypeFilter
@@ -24,7 +25,7 @@ async def refilter(groups: GroupStore, streams: Streams, key: GroupKey, shard: i
     if told is None or group is None or told == str(group.filter):
         return
     types = await streams.types(shard)
-    before = set(filter(TypeFilter.of(*told.split(",")).matches, types))
-    after = set(filter(group.filter.matches, types))
+    before = set(replace(group, filter=TypeFilter.of(*told.split(","))).joins(types))
+    after = set(group.joins(types))
     join, leave = sorted(after - before), sorted(before - after)
     await streams.refilter(shard, str(key), told, str(group.filter), len(types), join, leave)

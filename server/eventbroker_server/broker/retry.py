@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
 from eventbroker_server.domain.group import consumer_id_of
-from eventbroker_server.ports import Entry, Failure, Holding, Outcome, Stale
+from eventbroker_server.ports import Entry, Failure, Holding, Outcome, Recorded, Stale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.membership import ShardMembership
+    from eventbroker_server.broker.ordering import Ordering
     from eventbroker_server.domain.group import Group, GroupKey
     from eventbroker_server.ports import Codec, Due, EventLog, RetryStore, Streams
 
@@ -47,8 +48,15 @@ class Retries:
     """`fail` and `go_on` may be called by anybody; `run` brings back what is due."""
 
     def __init__(
-        self, store: RetryStore, event_log: EventLog, streams: Streams, codec: Codec, announcer: Announcer
+        self,
+        store: RetryStore,
+        event_log: EventLog,
+        streams: Streams,
+        codec: Codec,
+        ordering: Ordering,
+        announcer: Announcer,
     ) -> None:
+        self._ordering = ordering
         self._store = store
         self._announcer = announcer
         self._log = event_log
@@ -99,6 +107,7 @@ class Retries:
             return
         name = str(group.key)
         forgotten = [holding for holding, _ in failed]
+        recorded = Recorded([], set())
         if group.ephemeral:
             again = [holding._replace(consumer=self._streams.aside) for holding, how in failed if not how.rejected]
             await self._streams.hand_back(shard, name, generation, again)
@@ -114,13 +123,11 @@ class Retries:
                 )
                 for holding, how in failed
             ]
-            died = await self._store.record(group, shard, generation, failures)
+            recorded = await self._store.record(group, shard, generation, failures)
             self._wake.set()
-            for one in died:
-                details = one._asdict()
-                once = f"{shard}:{one.position}:{details.pop('delivery')}"
-                self._announcer.tell("dead_lettered", group.key, once, shard=shard, **details)
-        await self._streams.forget(shard, name, generation, forgotten)
+            for died in recorded.died:
+                self._announcer.died(group.key, shard, died)
+        await self._streams.forget(shard, name, generation, forgotten, dead=recorded.dead, hold=group.hold)
 
     async def unsettled(self, key: GroupKey, shard: int, positions: Sequence[int]) -> set[int]:
         """Which of these events, none of which is pending, are not settled: they wait for another attempt, or are dead.
@@ -165,6 +172,11 @@ class Retries:
                 whole = len(due) == _PAGE
                 if not due:
                     return False
+                if membership.group.ordered:
+                    waiting = [(one, _failed(one, generation)) for one in due]
+                    left_out = await self._ordering.line_up(membership.group, shard, generation, waiting)
+                    due[:] = [one for one in due if one.position not in left_out]
+                    return whole and not left_out
                 stored = {event.position: event for event in await self._log.at(shard, [one.position for one in due])}
                 size = 0
                 entries: list[tuple[Entry, int, Holding | None]] = []

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.consumer import Consumer, FlowControl
     from eventbroker_server.broker.delivery import Rhythm
+    from eventbroker_server.broker.ordering import Ordering
     from eventbroker_server.broker.retry import Retries
     from eventbroker_server.broker.subscription import StreamTimes
     from eventbroker_server.domain.ack_id import Signer
@@ -66,6 +67,7 @@ class Subscriptions:
         codec: Codec,
         signer: Signer,
         retries: Retries,
+        ordering: Ordering,
         announcer: Announcer,
         *,
         shards: int,
@@ -82,6 +84,7 @@ class Subscriptions:
         self._codec = codec
         self._signer = signer
         self._retries = retries
+        self._ordering = ordering
         self._announcer = announcer
         self._shards = shards
         self._rhythm = rhythm
@@ -162,7 +165,14 @@ class Subscriptions:
         if name not in self._deliveries:
             memberships = [
                 ShardMembership(
-                    group, shard, self._groups, self._log, self._streams, self._codec, from_latest=from_latest
+                    group,
+                    shard,
+                    self._groups,
+                    self._log,
+                    self._streams,
+                    self._codec,
+                    self._ordering,
+                    from_latest=from_latest,
                 )
                 for shard in shards_of(group.key, self._shards)
             ]

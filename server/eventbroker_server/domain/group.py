@@ -9,6 +9,8 @@ from eventbroker_server.domain.event import SYSTEM_TENANT, shard_of
 from eventbroker_server.domain.retry import RetryPolicy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from eventbroker_server.domain.filter import TypeFilter
 
 ALL_TENANTS = "*"
@@ -33,7 +35,8 @@ class GroupKey(NamedTuple):
 class Group:
     """A consumer group: who gets which events, how long a consumer has for one, what happens when it fails, and how
     long what was given up is kept. Times are in seconds. An ephemeral group goes with its stream: PostgreSQL does not
-    know it."""
+    know it. An ordered group gets the events of an aggregate one after the other; with `hold`, what follows an event
+    that was given up is given up with it."""
 
     key: GroupKey
     filter: TypeFilter
@@ -41,7 +44,13 @@ class Group:
     retry: RetryPolicy = field(default=RetryPolicy())
     dead_letter_retention: float = 30 * 86_400.0
     paused: bool = False
+    ordered: bool = False
+    hold: bool = False
     ephemeral: bool = False
+
+    def joins(self, types: Iterable[str]) -> list[str]:
+        """Of these event types those whose streams it reads. An ordered group is fed all that it gets."""
+        return [] if self.ordered else sorted(filter(self.filter.matches, types))
 
     def wants_tenant(self, tenant_id: str) -> bool:
         """Whether it gets a tenant's events. What the broker says of itself is for those who ask for it."""
@@ -59,6 +68,7 @@ class GroupChange:
     retry: RetryPolicy | None = None
     dead_letter_retention: float | None = None
     paused: bool | None = None
+    hold: bool | None = None
 
 
 def shards_of(key: GroupKey, shards: int) -> list[int]:

@@ -163,11 +163,31 @@ class Waiting(NamedTuple):
 
 
 class Due(NamedTuple):
-    """An event whose next attempt is due, and the delivery that failed last."""
+    """An event whose next attempt is due, the delivery that failed last, and the event's aggregate."""
 
     position: int
     failed: int
     delivery: str
+    aggregate: AggregateKey
+
+
+class Recorded(NamedTuple):
+    """What died by failures that were recorded now, and all of them that are dead, also those that were before."""
+
+    died: list[Died]
+    dead: set[int]
+
+
+class Turn(NamedTuple):
+    """An event of an ordered group that has the turn: how many of its attempts failed, if it has a row of them; whether
+    it was given up since the last seek; whether an earlier one of its aggregate `waits` for another attempt; and the
+    last before it that was given up."""
+
+    stored: StoredEvent
+    failed: int | None
+    dead: bool
+    waits: bool
+    dead_before: int | None
 
 
 class WaitingGroup(NamedTuple):
@@ -196,9 +216,22 @@ class RetryStore(Protocol):
     async def oldest(self, key: GroupKey, shard: int) -> int | None:
         """The lowest position that waits for another attempt, or is out for it."""
 
-    async def record(self, group: Group, shard: int, generation: int, failures: Sequence[Failure]) -> list[Died]:
-        """Count the attempts, and note when each event is due again, or that it is dead; answer those that died.
+    async def record(self, group: Group, shard: int, generation: int, failures: Sequence[Failure]) -> Recorded:
+        """Count the attempts, and note when each event is due again, or that it is dead.
         Nothing, if the group is of another generation by now, or gone. Safe to repeat."""
+
+    async def blocked(self, group: Group, shard: int, aggregates: Collection[AggregateKey]) -> set[AggregateKey]:
+        """Of which of these something waits for another attempt, or, if the group holds back what follows a dead event,
+        was given up since the last seek."""
+
+    async def turns(self, key: GroupKey, shard: int, positions: Sequence[int]) -> list[Turn]: ...
+
+    async def bury(self, group: Group, shard: int, generation: int, behind: Mapping[int, int]) -> list[Died]:
+        """Give up events (by position) since another of their aggregate (its position) was given up before. Nothing, if
+        the group is of another generation. Safe to repeat."""
+
+    async def forget(self, key: GroupKey, shard: int, positions: Sequence[int]) -> None:
+        """Forget attempts, whatever became of them."""
 
     async def waiting_groups(self) -> list[WaitingGroup]: ...
 

@@ -43,13 +43,17 @@ class Received(NamedTuple):
 
 class GroupState(NamedTuple):
     """A group's state in one shard of Redis: live streams are read after `joined_at`, history up to `backfill_to` is
-    fed into its backfill stream, so far up to `fed`; `waiting` entries of it are not read."""
+    fed into its backfill stream, so far up to `fed`; `waiting` entries of it are not read. An ordered group is fed all:
+    there `backfill_to` is how far the shard is relayed, so many events are `behind` others of their aggregates, and so
+    many `released` have the turn and are to be brought."""
 
     generation: int
     joined_at: int
     backfill_to: int
     fed: int
     waiting: int
+    behind: int = 0
+    released: int = 0
 
     @property
     def backfilling(self) -> bool:
@@ -74,6 +78,33 @@ class Holding(NamedTuple):
     retry: int = 0
 
 
+class InLine(NamedTuple):
+    """An entry for an ordered group, its line, and whether PostgreSQL is to be asked before it goes."""
+
+    entry: Entry
+    line: str
+    ask: bool
+
+
+class Bring(Enum):
+    """What is to become of an event that has the turn: it goes to the consumers, nobody gets it any more, or it waits
+    for another of its aggregate that waits in PostgreSQL."""
+
+    GO = "go"
+    OVER = "over"
+    LATER = "later"
+
+
+class Bringing(NamedTuple):
+    """An event and what is to become of it; `failed` counts its attempts, if it has a row of them."""
+
+    position: int
+    what: Bring
+    failed: int | None = None
+    tenant_id: str = ""
+    body: bytes = b""
+
+
 class Where(Enum):
     """Where an event is on its way to the consumers of a group."""
 
@@ -83,15 +114,18 @@ class Where(Enum):
     TO_BE_READ = 3
     PENDING = 4
     OVER = 5
+    BEHIND = 6
 
 
 class Whereabouts(NamedTuple):
-    """Of what is pending: with whom, for how many seconds, and until when it was extended."""
+    """Of what is pending: with whom, for how many seconds, and until when it was extended. Of what is behind: which
+    event of its aggregate has the turn."""
 
     where: Where
     consumer: str = ""
     idle: float = 0.0
     extended_to: datetime | None = None
+    before: int = 0
 
 
 class Outcome(Enum):
@@ -172,6 +206,7 @@ class Streams(Protocol):
         *,
         make: bool,
         filter_text: str = "",
+        ordered: bool = False,
     ) -> GroupState | None:
         """Join the streams of `types`, which are those of the filter. None if the group is missing, of an earlier
         generation than the membership's, or has lost a stream; with `make` it is made anew at that generation instead,
@@ -180,6 +215,26 @@ class Streams(Protocol):
 
     async def feed(self, shard: int, group: str, state: GroupState, upto: int, entries: Sequence[Entry]) -> GroupState:
         """Add history between state.fed and `upto` to the backfill if nobody else did. Raises Stale."""
+
+    # Ordered groups.
+    async def feed_lines(
+        self, shard: int, group: str, state: GroupState, upto: int, entries: Sequence[InLine], filter_text: str
+    ) -> GroupState:
+        """As `feed`: the events stand in their lines, and go as they have the turn. Raises Stale, also if the filter is
+        another."""
+
+    async def line_up(
+        self, shard: int, group: str, generation: int, events: Sequence[tuple[Waiting, str, Holding | None]]
+    ) -> list[int]:
+        """Events whose next attempt is due, each with its line and the delivery that failed, if it may still be set
+        aside: they are released as they have the turn. Answers which are on their way as new ones, and so were left
+        out. Raises Stale."""
+
+    async def released(self, shard: int, group: str, most: int) -> list[int]:
+        """Positions that have the turn, and are to be brought."""
+
+    async def bring(self, shard: int, group: str, generation: int, decisions: Sequence[Bringing]) -> None:
+        """Do what was decided of released events. Raises Stale."""
 
     async def read(
         self, shard: int, group: str, generation: int, consumer: str, types: Sequence[str], count: int
@@ -216,8 +271,18 @@ class Streams(Protocol):
         """Take deliveries that failed from their consumers, fenced alike; each is with nobody until `forget`, and the
         note is kept with it."""
 
-    async def forget(self, shard: int, group: str, generation: int, holdings: Sequence[Holding]) -> None:
-        """Settle what was set aside."""
+    async def forget(
+        self,
+        shard: int,
+        group: str,
+        generation: int,
+        holdings: Sequence[Holding],
+        *,
+        dead: Collection[int] = (),
+        hold: bool = False,
+    ) -> None:
+        """Settle what was set aside. In an ordered group the `dead` of it end their turn; with `hold` PostgreSQL is to
+        be asked of what follows."""
 
     async def leave(self, shard: int, group: str, generation: int, types: Sequence[str], consumer: str) -> None:
         """Forget a consumer, if it has nothing pending."""

@@ -50,24 +50,24 @@ class PostgresEventLog:
     async def read(self, shard: int, after: int, upto: int) -> list[StoredEvent]:
         async with self._pool.connection() as connection:
             rows = await connection.fetch(QUERIES["read"], shard, after, upto, _PAGE_BYTES)
-            return [_stored(row) for row in rows]
+            return [stored_event(row) for row in rows]
 
     async def read_for(self, group: Group, shard: int, after: int, upto: int) -> tuple[list[StoredEvent], int]:
         wanted = (group.key.tenant, group.filter.exact(), group.filter.prefixes(), group.key.name)
         async with self._pool.connection() as connection:
             rows = await connection.fetch(QUERIES["read_for"], shard, after, upto, _PAGE_BYTES, *wanted)
-        events = [_stored(row) for row in rows]
+        events = [stored_event(row) for row in rows]
         whole = sum(len(stored.event.content) for stored in events) < _PAGE_BYTES
         return events, upto if whole else events[-1].position
 
     async def find(self, key: EventKey) -> StoredEvent | None:
         async with self._pool.connection() as connection:
             rows = await connection.fetch(QUERIES["events_by_id"], [key[0]], [key[1]])
-            return _stored(rows[0]) if rows else None
+            return stored_event(rows[0]) if rows else None
 
     async def at(self, shard: int, positions: Sequence[int]) -> list[StoredEvent]:
         async with self._pool.connection() as connection:
-            return [_stored(row) for row in await connection.fetch(QUERIES["at"], shard, positions)]
+            return [stored_event(row) for row in await connection.fetch(QUERIES["at"], shard, positions)]
 
     async def record_time(self, shard: int, position: int) -> datetime | None:
         async with self._pool.connection() as connection:
@@ -95,7 +95,7 @@ class _Decision:
 
     async def find_events(self, keys: Collection[EventKey]) -> dict[EventKey, StoredEvent]:
         rows = await self._connection.fetch(QUERIES["events_by_id"], *_columns(keys, 2))
-        found = [_stored(row) for row in rows]
+        found = [stored_event(row) for row in rows]
         return {stored.event.key: stored for stored in found}
 
     async def versions(self, aggregates: Collection[AggregateKey]) -> dict[AggregateKey, int]:
@@ -133,7 +133,7 @@ def _columns(keys: Collection[tuple[str, ...]], width: int) -> list[list[str]]:
     return [[key[column] for key in keys] for column in range(width)]
 
 
-def _stored(row: Any) -> StoredEvent:
+def stored_event(row: Any) -> StoredEvent:
     event = Event._make((*row[:11], _FORMS[row[11]], row[12], row[13], _metadata(row[14]), b""))
     return StoredEvent(event, row[15], row[16], row[17])
 

@@ -53,7 +53,8 @@ class PostgresGroupStore:
     async def create(self, group: Group, checkpoints: Mapping[int, int]) -> bool:
         retry = group.retry
         policy = (retry.initial, retry.multiplier, retry.maximum, retry.max_attempts, group.dead_letter_retention)
-        properties = (sorted(group.filter.patterns), group.ack_deadline, *policy)
+        order = (group.ordered, group.hold)
+        properties = (sorted(group.filter.patterns), group.ack_deadline, *policy, *order)
         async with self._pool.transaction() as connection:
             if not await connection.fetchval(QUERIES["create_group"], *group.key, *properties):
                 return False
@@ -73,7 +74,7 @@ class PostgresGroupStore:
         types = sorted(change.filter.patterns) if change.filter else None
         retry = change.retry
         backoff = (retry.initial, retry.multiplier, retry.maximum, retry.max_attempts) if retry else (None,) * 4
-        changes = (types, change.ack_deadline, *backoff, change.dead_letter_retention, change.paused)
+        changes = (types, change.ack_deadline, *backoff, change.dead_letter_retention, change.paused, change.hold)
         async with self._pool.transaction() as connection:
             row = await connection.fetchrow(QUERIES["update_group"], *key, *changes)
             if row and change.filter:
@@ -103,6 +104,8 @@ def _group(row: Any) -> Group:
         retry,
         row["dead_letter_retention"],
         row["paused"],
+        row["ordered"],
+        row["hold"],
     )
 
 

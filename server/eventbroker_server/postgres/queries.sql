@@ -171,9 +171,9 @@ WHERE shard = $1 AND position > $2 AND position <= $3
 -- name: create_group
 INSERT INTO eventbroker.groups (
     tenant_id, name, event_types, ack_deadline, backoff_initial, backoff_multiplier, backoff_max, max_attempts,
-    dead_letter_retention
+    dead_letter_retention, ordered, hold
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT DO NOTHING
 RETURNING true;
 
@@ -210,18 +210,78 @@ SET event_types = coalesce($3, event_types),
     max_attempts = coalesce($8, max_attempts),
     dead_letter_retention = coalesce($9, dead_letter_retention),
     paused = coalesce($10, paused),
+    hold = coalesce($11, hold),
     updated_at = clock_timestamp()
 WHERE tenant_id = $1 AND name = $2
 RETURNING *;
 
 -- name: forget_unwanted_retries
+-- In an ordered group such an event has the turn of its aggregate: it is forgotten when it is due.
 DELETE FROM eventbroker.retries r
 USING eventbroker.events e
 WHERE r.tenant_id = $1 AND r.name = $2 AND e.shard = r.shard AND e.position = r.position
+    AND NOT (SELECT ordered FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2)
     AND NOT (
         e.event_type = ANY ($3::text[])
         OR EXISTS (SELECT FROM unnest($4::text[]) AS prefix WHERE starts_with(e.event_type, prefix))
     );
+
+-- name: blocked
+-- Which of these aggregates have an event that waits for another attempt, or, if dead events hold back what follows,
+-- one that was given up since the last seek.
+SELECT wanted.tenant_id, wanted.aggregate_type, wanted.aggregate_id
+FROM unnest($5::text[], $6::text[], $7::text[]) AS wanted(tenant_id, aggregate_type, aggregate_id)
+WHERE EXISTS (
+        SELECT
+        FROM eventbroker.retries AS retry
+        WHERE retry.tenant_id = $1 AND retry.name = $2 AND retry.shard = $3
+            AND retry.event_tenant_id = wanted.tenant_id AND retry.aggregate_type = wanted.aggregate_type
+            AND retry.aggregate_id = wanted.aggregate_id
+    )
+    OR $4 AND EXISTS (
+        SELECT
+        FROM eventbroker.dead_letters AS dead
+        JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
+        WHERE dead.tenant_id = $1 AND dead.name = $2 AND dead.shard = $3
+            AND dead.event_tenant_id = wanted.tenant_id AND dead.aggregate_type = wanted.aggregate_type
+            AND dead.aggregate_id = wanted.aggregate_id AND dead.dead_at > place.sought_at
+    );
+
+-- name: turns
+-- Events that have the turn, with what is known of them: how many attempts failed; whether they were given up since the
+-- last seek; the first event of the aggregate that waits for another attempt; and the last before it that was given up.
+SELECT
+    {event},
+    (
+        SELECT retry.attempts
+        FROM eventbroker.retries AS retry
+        WHERE retry.tenant_id = $1 AND retry.name = $2 AND retry.shard = $3 AND retry.position = event.position
+    ) AS failed,
+    EXISTS (
+        SELECT
+        FROM eventbroker.dead_letters AS dead
+        JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
+        WHERE dead.tenant_id = $1 AND dead.name = $2 AND dead.shard = $3 AND dead.position = event.position
+            AND dead.dead_at > place.sought_at
+    ) AS dead,
+    EXISTS (
+        SELECT
+        FROM eventbroker.retries AS retry
+        WHERE retry.tenant_id = $1 AND retry.name = $2 AND retry.shard = $3
+            AND retry.event_tenant_id = event.tenant_id AND retry.aggregate_type = event.aggregate_type
+            AND retry.aggregate_id = event.aggregate_id AND retry.position < event.position
+    ) AS waits,
+    (
+        SELECT max(dead.position)
+        FROM eventbroker.dead_letters AS dead
+        JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
+        WHERE dead.tenant_id = $1 AND dead.name = $2 AND dead.shard = $3
+            AND dead.event_tenant_id = event.tenant_id AND dead.aggregate_type = event.aggregate_type
+            AND dead.aggregate_id = event.aggregate_id AND dead.position < event.position
+            AND dead.dead_at > place.sought_at
+    ) AS dead_before
+FROM eventbroker.events AS event
+WHERE shard = $3 AND position = ANY ($4::bigint[]);
 
 -- name: seek
 -- Going back, what the group may have been given so far comes again: up to the head, as nothing tells it more closely.
@@ -268,11 +328,14 @@ FROM eventbroker.dead_letters
 WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = ANY ($4::bigint[]);
 
 -- name: save_retries
-INSERT INTO eventbroker.retries AS retry (tenant_id, name, shard, position, attempts, due_at, delivery, history)
-SELECT $1, $2, $3, item.position, item.attempts, clock_timestamp() + item.delay * interval '1 second', item.delivery,
-    jsonb_build_array(item.entry)
+INSERT INTO eventbroker.retries AS retry (
+    tenant_id, name, shard, position, event_tenant_id, aggregate_type, aggregate_id, attempts, due_at, delivery, history
+)
+SELECT $1, $2, $3, item.position, event.tenant_id, event.aggregate_type, event.aggregate_id, item.attempts,
+    clock_timestamp() + item.delay * interval '1 second', item.delivery, jsonb_build_array(item.entry)
 FROM unnest($4::bigint[], $5::integer[], $6::text[], $7::text[]::jsonb[], $8::double precision[])
     AS item(position, attempts, delivery, entry, delay)
+JOIN eventbroker.events AS event ON event.shard = $3 AND event.position = item.position
 ON CONFLICT (tenant_id, name, shard, position) DO UPDATE
 SET attempts = excluded.attempts, due_at = excluded.due_at, queued = 0, delivery = excluded.delivery,
     history = retry.history || excluded.history
@@ -310,10 +373,10 @@ GROUP BY retry.tenant_id, retry.name, retry.shard;
 
 -- name: due_retries
 -- Locked until they are noted as queued: no other broker has a list of them that grows old.
-SELECT position, attempts, delivery
+SELECT position, attempts, delivery, event_tenant_id, aggregate_type, aggregate_id
 FROM eventbroker.retries
 WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND queued <> $4 AND due_at <= clock_timestamp()
-ORDER BY due_at
+ORDER BY due_at, position
 LIMIT $5
 FOR UPDATE SKIP LOCKED;
 
@@ -418,9 +481,12 @@ WITH oldest AS (
         = (numbered.tenant_id, numbered.name, numbered.shard, numbered.position)
     RETURNING dead.*, numbered.number
 ), redriven AS (
-    INSERT INTO eventbroker.retries (tenant_id, name, shard, position, attempts, due_at, queued, delivery, history)
+    INSERT INTO eventbroker.retries (
+        tenant_id, name, shard, position, event_tenant_id, aggregate_type, aggregate_id, attempts, due_at, queued,
+        delivery, history
+    )
     SELECT
-        tenant_id, name, shard, position, 0,
+        tenant_id, name, shard, position, event_tenant_id, aggregate_type, aggregate_id, 0,
         now() + CASE WHEN $13::double precision > 0 THEN number / $13 ELSE 0 END * interval '1 second',
         0, 'redrive:' || gen_random_uuid(), history
     FROM gone

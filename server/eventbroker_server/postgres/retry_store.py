@@ -9,12 +9,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from eventbroker_server.domain.group import GroupKey
-from eventbroker_server.ports import Died, Due, Trouble, Waiting, WaitingGroup
+from eventbroker_server.ports import Died, Due, Recorded, Trouble, Turn, Waiting, WaitingGroup
+from eventbroker_server.postgres.event_log import stored_event
 from eventbroker_server.postgres.queries import QUERIES
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 
+    from eventbroker_server.domain.event import AggregateKey
     from eventbroker_server.domain.group import Group
     from eventbroker_server.ports import Failure
     from eventbroker_server.postgres.pool import Pool
@@ -24,25 +26,27 @@ class PostgresRetryStore:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
 
-    async def record(self, group: Group, shard: int, generation: int, failures: Sequence[Failure]) -> list[Died]:
+    async def record(self, group: Group, shard: int, generation: int, failures: Sequence[Failure]) -> Recorded:
         place = (*group.key, shard)
         positions = sorted({failure.position for failure in failures})
         again: dict[int, tuple[Any, ...]] = {}
         dead: dict[int, tuple[Any, ...]] = {}
         async with self._pool.transaction() as connection:
             if await connection.fetchval(QUERIES["hold_generation"], *place) != generation:
-                return []
+                return Recorded([], set())
             rows = await connection.fetch(QUERIES["failed_before"], *place, positions)
             before = {row["position"]: row["attempts"] for row in rows}
             recorded = {(row["position"], row["delivery"]) for row in rows}
-            recorded.update(map(tuple, await connection.fetch(QUERIES["dead_of"], *place, positions)))
+            dead_before = set(map(tuple, await connection.fetch(QUERIES["dead_of"], *place, positions)))
+            recorded |= dead_before
+            dead_now = {failure.position for failure in failures if (failure.position, failure.delivery) in dead_before}
             for failure in sorted(failures):
                 position = failure.position
                 if (position, failure.delivery) in recorded or position in dead:
                     continue
                 failed = before[position] = before.get(position, 0) + 1
                 delay = group.retry.delay(failed, random.random())  # noqa: S311 - spreads load, hides nothing
-                item = (position, failed, failure.delivery, _entry(failure, failed))
+                item = (position, failed, failure.delivery, _entry(failure.consumer, failure.error, failed))
                 if failure.rejected or delay is None:
                     dead[position] = (*item, failure.rejected)
                     again.pop(position, None)
@@ -53,8 +57,36 @@ class PostgresRetryStore:
             if dead:
                 died = await connection.fetch(QUERIES["save_dead_letters"], *place, *zip(*dead.values(), strict=True))
                 await connection.execute(QUERIES["drop_retries"], *place, list(dead))
-                return [Died(*row) for row in died]
-        return []
+                return Recorded([Died(*row) for row in died], dead_now | set(dead))
+        return Recorded([], dead_now)
+
+    async def blocked(self, group: Group, shard: int, aggregates: Collection[AggregateKey]) -> set[AggregateKey]:
+        columns = zip(*aggregates, strict=True)
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(QUERIES["blocked"], *group.key, shard, group.hold, *columns)
+        return {(row[0], row[1], row[2]) for row in rows}
+
+    async def turns(self, key: GroupKey, shard: int, positions: Sequence[int]) -> list[Turn]:
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(QUERIES["turns"], *key, shard, positions)
+        return [Turn(stored_event(row), row["failed"], row["dead"], row["waits"], row["dead_before"]) for row in rows]
+
+    async def bury(self, group: Group, shard: int, generation: int, behind: Mapping[int, int]) -> list[Died]:
+        place = (*group.key, shard)
+        items = [
+            (position, 0, f"behind:{generation}:{before}", _entry("", _behind(before), 0), False)
+            for position, before in sorted(behind.items())
+        ]
+        async with self._pool.transaction() as connection:
+            if await connection.fetchval(QUERIES["hold_generation"], *place) != generation:
+                return []
+            died = await connection.fetch(QUERIES["save_dead_letters"], *place, *zip(*items, strict=True))
+            await connection.execute(QUERIES["drop_retries"], *place, list(behind))
+        return [Died(*row) for row in died]
+
+    async def forget(self, key: GroupKey, shard: int, positions: Sequence[int]) -> None:
+        async with self._pool.connection() as connection:
+            await connection.execute(QUERIES["drop_retries"], *key, shard, positions)
 
     async def trouble(self, key: GroupKey, shard: int, position: int) -> Trouble | None:
         async with self._pool.connection() as connection:
@@ -74,7 +106,8 @@ class PostgresRetryStore:
     @asynccontextmanager
     async def due(self, key: GroupKey, shard: int, generation: int, most: int) -> AsyncIterator[list[Due]]:
         async with self._pool.transaction() as connection:
-            due = [Due(*row) for row in await connection.fetch(QUERIES["due_retries"], *key, shard, generation, most)]
+            rows = await connection.fetch(QUERIES["due_retries"], *key, shard, generation, most)
+            due = [Due(row[0], row[1], row[2], (row[3], row[4], row[5])) for row in rows]
             yield due
             if due:
                 noted = zip(*((event.position, event.failed) for event in due), strict=True)
@@ -90,6 +123,10 @@ class PostgresRetryStore:
         return [Waiting(*row) for row in rows]
 
 
-def _entry(failure: Failure, attempt: int) -> str:
+def _entry(consumer: str, error: str, attempt: int) -> str:
     at = datetime.now(UTC).isoformat(timespec="milliseconds")
-    return json.dumps({"attempt": attempt, "at": at, "consumer": failure.consumer, "error": failure.error})
+    return json.dumps({"attempt": attempt, "at": at, "consumer": consumer, "error": error})
+
+
+def _behind(before: int) -> str:
+    return f"behind the event at {before} of its aggregate, which is dead"

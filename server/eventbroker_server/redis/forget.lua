@@ -1,12 +1,17 @@
--- Forget deliveries that failed, now that this is recorded.
--- KEYS: state, queued, failing, then the streams: backfill, retry, those of types
--- ARGV: group, generation, failing, then for each: index of its stream, id of its entry, number, position
+-- with lines.lua
+-- Forget deliveries that failed, now that this is recorded. In an ordered group those of which more is to come keep their
+-- turn, and the others end it.
+-- KEYS: state, queued, failing, signals, then the streams: backfill, retry, those of types
+-- ARGV: group, generation, failing, process, whether what is dead holds back what follows (1 or 0), then for each: index
+--       of its stream, id of its entry, number, position, whether it is dead (1 or 0)
 local group = ARGV[1]
-if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[2] then
+local state = redis.call('HMGET', KEYS[1], 'generation', 'lines')
+if state[1] ~= ARGV[2] then
   return 0
 end
-for i = 4, #ARGV, 4 do
-  local key, id = KEYS[4 + ARGV[i]], ARGV[i + 1]
+local lines = state[2] and lines_of(state[2])
+for i = 6, #ARGV, 5 do
+  local key, id, position = KEYS[5 + ARGV[i]], ARGV[i + 1], ARGV[i + 3]
   local pending = redis.pcall('XPENDING', key, group, id, id, 1)
   if not pending.err and pending[1] and pending[1][2] == ARGV[3] and pending[1][4] == tonumber(ARGV[i + 2]) then
     redis.call('XACK', key, group, id)
@@ -15,8 +20,19 @@ for i = 4, #ARGV, 4 do
       redis.call('XDEL', key, id)
     end
     if ARGV[i] == '1' then
-      redis.call('HDEL', KEYS[2], ARGV[i + 3])
+      redis.call('HDEL', KEYS[2], position)
+    end
+    if lines and ARGV[i + 4] == '0' then
+      lines.recorded(position)
+    elseif lines then
+      if ARGV[5] == '1' then
+        lines.hold(position)
+      end
+      lines.leave(position)
     end
   end
+end
+if lines and lines.let_go then
+  redis.call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'kind', 'returned', 'process', ARGV[4], 'group', group)
 end
 return 0

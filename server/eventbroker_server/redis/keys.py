@@ -66,5 +66,16 @@ class Keys(NamedTuple):
     def done(self, group: str) -> str:
         return self._key("done", group)
 
+    def lines(self, group: str) -> str:
+        """What the names of the keys begin with that only an ordered group has."""
+        return self._key("lines", group)
+
+    def released(self, group: str) -> str:
+        return self.lines(group) + ":released"
+
+    def all_lines(self, group: str) -> list[str]:
+        """The keys of lines.lua."""
+        return [f"{self.lines(group)}:{name}" for name in ("turn", "behind", "lines", "fed", "released", "held")]
+
     def process(self, process: str) -> str:
         return self._key("process", process)

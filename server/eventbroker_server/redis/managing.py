@@ -60,6 +60,8 @@ class Managing(Scripted):
         names = [keys.head, keys.state(group), keys.extended(group)]
         names += self._lanes(keys, group, generation, [event_type])
         code, *told = await self._run("whereabouts", names, group, generation, position)
+        if Where(code) is Where.BEHIND:
+            return Whereabouts(Where.BEHIND, before=told[0])
         if not told:
             return Whereabouts(Where(code))
         consumer, idle, extended = told
@@ -81,7 +83,7 @@ class Managing(Scripted):
             for event_type in types:
                 pipe.xgroup_destroy(keys.events(event_type), group)
             state = (keys.state(group), keys.extended(group), keys.queued(group), keys.done(group))
-            pipe.unlink(*state, keys.failing(group), *self._lanes(keys, group, generation, ()))
+            pipe.unlink(*state, keys.failing(group), *keys.all_lines(group), *self._lanes(keys, group, generation, ()))
             await pipe.execute(raise_on_error=False)
 
     async def filter_of(self, shard: int, group: str) -> str | None:

@@ -1,9 +1,10 @@
+-- with lines.lua
 -- Join the streams of a group's types. If told to, make a group anew that is missing or of an earlier generation: live
 -- after the head, history from the checkpoint to the head through a backfill stream of this generation. Answers
--- generation, joined_at, backfill_to, fed and how much of the backfill is unread; -1 if the shard has no head; -3 if the
+-- generation, joined_at, backfill_to, fed, how much of the backfill is unread, and of an ordered group as feed_lines.lua; -1 if the shard has no head; -3 if the
 -- group is missing, of an earlier generation or has lost a stream, and it is not to be made; the filter if it is another.
 -- KEYS: head, state, extended, queued, done, failing, backfill and retry of the wanted generation, then the streams of the types
--- ARGV: group, generation, checkpoint, make (1 or 0), filter (or empty)
+-- ARGV: group, generation, checkpoint, make (1 or 0), filter (or empty), where the lines of an ordered group are (or empty)
 local group, generation, checkpoint = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local head = tonumber(redis.call('GET', KEYS[1]) or -1)
 if head < 0 then
@@ -23,6 +24,10 @@ if made_now then
   local joined = math.max(head, checkpoint)
   redis.call('HSET', KEYS[2], 'generation', generation, 'joined', joined, 'backfill_to', joined, 'fed', checkpoint,
     'backfill', KEYS[7], 'retry', KEYS[8])
+  if ARGV[6] ~= '' then
+    redis.call('HSET', KEYS[2], 'lines', ARGV[6])
+    lines_of(ARGV[6]).forget()
+  end
   redis.pcall('XGROUP', 'CREATE', KEYS[7], group, '0', 'MKSTREAM')
   redis.pcall('XGROUP', 'CREATE', KEYS[8], group, '0', 'MKSTREAM')
   for i = 9, #KEYS do
@@ -59,5 +64,9 @@ for i = 9, #KEYS do
     end
   end
 end
-return {tonumber(state[1]), tonumber(state[2]), tonumber(state[3]), tonumber(state[4]),
-  redis.call('XLEN', state[5]) - pending[1]}
+local unread = redis.call('XLEN', state[5]) - pending[1]
+if ARGV[6] == '' then
+  return {tonumber(state[1]), tonumber(state[2]), tonumber(state[3]), tonumber(state[4]), unread}
+end
+local lines = lines_of(ARGV[6])
+return {tonumber(state[1]), tonumber(state[2]), head, tonumber(state[4]), unread, lines.length(), lines.releasable(now_ms())}

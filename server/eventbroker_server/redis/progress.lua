@@ -1,3 +1,4 @@
+-- with lines.lua
 -- How far a group has come: the head, the position up to which everything of the group is settled, and the position of
 -- the oldest event that is not (or -1). Answers -2 if the group is not of this generation, has lost a stream, if the
 -- shard has no head, or if the caller does not know all that the group reads: a type has appeared, or the filter is
@@ -5,11 +6,11 @@
 -- KEYS: head, state, types, then the streams, backfill first
 -- ARGV: group, generation, how many types there are in all, the filter by which the caller joined (or empty)
 local group = ARGV[1]
-local state = redis.call('HMGET', KEYS[2], 'generation', 'joined', 'backfill_to', 'fed', 'filter')
+local state = redis.call('HMGET', KEYS[2], 'generation', 'joined', 'backfill_to', 'fed', 'filter', 'lines')
 if ARGV[4] ~= '' and state[5] and state[5] ~= ARGV[4] then
   return -2
 end
-if state[1] ~= ARGV[2] or redis.call('SCARD', KEYS[3]) ~= tonumber(ARGV[3]) then
+if state[1] ~= ARGV[2] or (not state[6] and redis.call('SCARD', KEYS[3]) ~= tonumber(ARGV[3])) then
   return -2
 end
 local head = tonumber(redis.call('GET', KEYS[1]) or -1)
@@ -56,7 +57,10 @@ for i = 4, #KEYS do
   end
 end
 local settled = math.max(head, tonumber(state[2]))
-if tonumber(state[4]) < tonumber(state[3]) then
+if state[6] then
+  oldest = lines_of(state[6]).oldest() or -1
+end
+if state[6] or tonumber(state[4]) < tonumber(state[3]) then
   settled = math.min(settled, tonumber(state[4])) -- what is not fed is not settled
 end
 if oldest >= 0 then

@@ -16,7 +16,7 @@ from eventbroker_server.ports import (
 )
 from eventbroker_server.redis.connection import translated
 from eventbroker_server.redis.keys import NOBODY
-from eventbroker_server.redis.script import Scripted, fresh, place
+from eventbroker_server.redis.script import Scripted, fresh, place, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -39,23 +39,25 @@ class Reading(Scripted):
         *,
         make: bool,
         filter_text: str = "",
+        ordered: bool = False,
     ) -> GroupState | None:
         keys = self._keys(shard)
         names = [keys.head, keys.state(group), keys.extended(group), keys.queued(group), keys.done(group)]
         names += [keys.failing(group)]
         names += self._lanes(keys, group, membership.generation, types)
-        args = (group, membership.generation, membership.checkpoint, int(make), filter_text)
+        lines = keys.lines(group) if ordered else ""
+        args = (group, membership.generation, membership.checkpoint, int(make), filter_text, lines)
         reply = await self._run("open_group", names, *args)
         if isinstance(reply, bytes):
             raise Refiltered(reply.decode())
-        return None if reply == _GONE else _state(reply)
+        return None if reply == _GONE else state_of(reply)
 
     async def feed(self, shard: int, group: str, state: GroupState, upto: int, entries: Sequence[Entry]) -> GroupState:
         keys = self._keys(shard)
         names = [keys.state(group), keys.backfill(group, state.generation), keys.signals]
         args = [part for entry in entries for part in (entry.position, entry.tenant_id, entry.body)]
         args = [group, state.generation, state.fed, upto, self.process, *args]
-        return _state(await self._run("feed", names, *args))
+        return state_of(await self._run("feed", names, *args))
 
     async def read(
         self, shard: int, group: str, generation: int, consumer: str, types: Sequence[str], count: int
@@ -128,9 +130,3 @@ def _received(stream: str, entry: Any, number: int) -> Received:
         return Received(int(entry_id[:-2]), stream, 0, number, 1, tenant.decode(), body)
     position, retry = place(stream, entry_id)
     return Received(position, stream, retry, number, int(more[1]), tenant.decode(), body)
-
-
-def _state(reply: Any) -> GroupState:
-    if isinstance(reply, int):
-        raise Stale
-    return GroupState(*reply)

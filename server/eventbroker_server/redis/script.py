@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
 from eventbroker_server.domain.ack_id import BACKFILL, RETRY
 from eventbroker_server.domain.group import process_of
-from eventbroker_server.ports import Stale
+from eventbroker_server.ports import GroupState, Stale
 from eventbroker_server.redis.connection import translated
 from eventbroker_server.redis.keys import Keys
 
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 _STALE = -2
+_LINES = "lines.lua"
+
+
+@cache
+def _scripts() -> dict[str, bytes]:
+    folder = resources.files("eventbroker_server.redis")
+    texts = {file.name: file.read_bytes() for file in folder.iterdir() if file.name.endswith(".lua")}
+    lines = texts.pop(_LINES)
+    with_lines = f"-- with {_LINES}".encode()
+    return {
+        name.removesuffix(".lua"): lines + text if text.startswith(with_lines) else text for name, text in texts.items()
+    }
 
 
 class Scripted:
@@ -29,12 +42,7 @@ class Scripted:
         self._redis.set_response_callback("XREADGROUP", _as_it_is)  # rather than each entry made into a dict
         self._returned: set[str] = set()  # states of groups to which something was handed back
         self._prefix = prefix
-        folder = resources.files("eventbroker_server.redis")
-        self._scripts: dict[str, Any] = {
-            file.name.removesuffix(".lua"): client.register_script(file.read_bytes())
-            for file in folder.iterdir()
-            if file.name.endswith(".lua")
-        }
+        self._scripts: dict[str, Any] = {name: client.register_script(text) for name, text in _scripts().items()}
 
     def _keys(self, shard: int) -> Keys:
         return Keys(self._prefix, shard)
@@ -81,6 +89,12 @@ def fresh(reply: Any) -> Any:
     if reply == _STALE:
         raise Stale
     return reply
+
+
+def state_of(reply: Any) -> GroupState:
+    if isinstance(reply, int):
+        raise Stale
+    return GroupState(*reply)
 
 
 def _as_it_is(response: Any, **_: Any) -> Any:

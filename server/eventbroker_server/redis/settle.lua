@@ -1,3 +1,4 @@
+-- with lines.lua
 -- Settle deliveries, each only if it is the latest of its event: pending with this consumer, under this number.
 -- Answers for each: 1 done, 2 settled before, 3 outdated.
 -- KEYS: state, extended, signals, queued, done, then the streams: backfill, retry, those of types
@@ -5,7 +6,8 @@
 --       then for each: index of its stream, id of its entry, number, position
 local group, consumer = ARGV[1], ARGV[3]
 local outcomes = {}
-if redis.call('HGET', KEYS[1], 'generation') ~= ARGV[2] then
+local state = redis.call('HMGET', KEYS[1], 'generation', 'lines')
+if state[1] ~= ARGV[2] then
   for i = 5, #ARGV, 4 do
     outcomes[#outcomes + 1] = 3
   end
@@ -63,6 +65,15 @@ for _, position in ipairs(retried) do
   -- Its row in PostgreSQL is deleted later: until then nobody is to put it into the retry stream again.
   redis.call('HSET', KEYS[5], position, redis.call('HGET', KEYS[4], position) or '0')
   redis.call('HDEL', KEYS[4], position)
+end
+if state[2] then
+  local lines = lines_of(state[2])
+  for _, position in ipairs(positions) do
+    lines.leave(position)
+  end
+  if lines.let_go then
+    redis.call('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'kind', 'returned', 'process', ARGV[4], 'group', group)
+  end
 end
 if #settled > 0 then
   if redis.call('EXISTS', KEYS[2]) == 1 then

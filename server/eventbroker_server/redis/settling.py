@@ -14,7 +14,7 @@ from eventbroker_server.redis.keys import FAILING, NOBODY
 from eventbroker_server.redis.script import Index, Scripted, entry_id, fresh
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from eventbroker_server.domain.ack_id import AckId
     from eventbroker_server.ports import Entry
@@ -104,15 +104,25 @@ class Settling(Scripted):
         args = (group, generation, self.process, to, int(to == NOBODY), int(spare_extended), leave, told, note)
         return [_OUTCOMES[code] for code in await self._run("hand_back", names, *args, *items)]
 
-    async def forget(self, shard: int, group: str, generation: int, holdings: Sequence[Holding]) -> None:
+    async def forget(
+        self,
+        shard: int,
+        group: str,
+        generation: int,
+        holdings: Sequence[Holding],
+        *,
+        dead: Collection[int] = (),
+        hold: bool = False,
+    ) -> None:
         keys = self._keys(shard)
         index = Index()
         items: list[object] = []
         for position, stream, _, number, retry in holdings:
-            items += (index[stream], entry_id(position, retry), number, position)
-        names = [keys.state(group), keys.queued(group), keys.failing(group)]
+            items += (index[stream], entry_id(position, retry), number, position, int(position in dead))
+        names = [keys.state(group), keys.queued(group), keys.failing(group), keys.signals]
         names += self._lanes(keys, group, generation, ())
-        await self._run("forget", names + index.streams(keys), group, generation, FAILING, *items)
+        args = (group, generation, FAILING, self.process, int(hold), *items)
+        await self._run("forget", names + index.streams(keys), *args)
 
     async def requeue(
         self, shard: int, group: str, generation: int, entries: Sequence[tuple[Entry, int, Holding | None]]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from eventbroker_server.redis.keys import FAILING
 from eventbroker_server.redis.managing import Managing
+from eventbroker_server.redis.ordering import Ordering
 from eventbroker_server.redis.reading import Reading
 from eventbroker_server.redis.relaying import Relaying
 from eventbroker_server.redis.settling import Settling
 
 
-class RedisStreams(Relaying, Reading, Settling, Managing):
+class RedisStreams(Relaying, Reading, Ordering, Settling, Managing):
     """One object, in parts by what they are for."""
 
     aside = FAILING

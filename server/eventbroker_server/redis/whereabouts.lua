@@ -1,10 +1,12 @@
+-- with lines.lua
 -- Where an event is on its way to the consumers of a group. Answers a code, and of a delivery its consumer, how long it
 -- has been there (ms) and until when it was extended (ms since 1970, or 0):
--- 0 the group is not of this generation, 1 not relayed, 2 history that is not fed yet, 3 to be read, 4 pending, 5 over.
+-- 0 the group is not of this generation, 1 not relayed, 2 history that is not fed yet, 3 to be read, 4 pending, 5 over,
+-- 6 behind another of its aggregate (answered with its position).
 -- KEYS: head, state, extended, backfill, retry, the stream of its type
 -- ARGV: group, generation, position
 local group, position = ARGV[1], tonumber(ARGV[3])
-local state = redis.call('HMGET', KEYS[2], 'generation', 'joined', 'fed')
+local state = redis.call('HMGET', KEYS[2], 'generation', 'joined', 'fed', 'lines')
 if state[1] ~= ARGV[2] then
   return {0}
 end
@@ -25,10 +27,19 @@ for _, entry in ipairs(redis.call('XRANGE', KEYS[5], '-', '+')) do -- what is se
   end
 end
 local id = ARGV[3] .. '-0'
+if state[4] then
+  local before = lines_of(state[4]).turn_before(ARGV[3])
+  if before and before ~= ARGV[3] then
+    return {6, tonumber(before)}
+  end
+  if lines_of(state[4]).is_released(ARGV[3]) then
+    return {3}
+  end
+end
 if tonumber(redis.call('GET', KEYS[1]) or -1) < position then
   return {1}
 end
-if position <= tonumber(state[2]) then
+if state[4] or position <= tonumber(state[2]) then
   if position > tonumber(state[3]) then
     return {2}
   end

@@ -21,6 +21,7 @@ _SENTENCES = {
     DeliveryState.FAILING: "An attempt failed just now, which is being recorded.",
     DeliveryState.RETRY: "{said.failed} attempts failed, the last with: {said.error}. The next is due at {until}.",
     DeliveryState.DEAD: "It is a dead letter since {until}, after {said.failed} attempts, the last with: {said.error}.",
+    DeliveryState.BEHIND: "It waits for event {said.behind} of its aggregate, which goes before it.",
     DeliveryState.SETTLED: "It is settled, or lies before the place where the group began or was moved to.",
 }
 
@@ -42,6 +43,7 @@ def explained(said: Explanation) -> pb.ExplainDeliveryResponse:
         failed_attempts=said.failed,
         last_error=said.error,
         consumer_id=said.consumer_id,
+        behind_event_id=said.behind,
     )
     if said.until is not None:
         set_time(response.until, said.until)

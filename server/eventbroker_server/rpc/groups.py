@@ -34,6 +34,7 @@ _HOUR, _DAY = 3600.0, 86_400.0
 _DEFAULT_RETRY = RetryPolicy()
 _DEFAULT_RETENTION = 30 * _DAY
 _MASKABLE = ("event_types", "ack_deadline", "retry_policy", "dead_letter_policy")
+_HOLD_RULE = "must be false, unless the group's ordering is ORDERING_BY_AGGREGATE"
 _PAGE, _MOST_PAGE = 100, 1_000
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
 _EDGES = {
@@ -72,11 +73,22 @@ class GroupServicer(GroupServiceServicer):
         deadline = self._ack_deadline(request, violations)
         retry = _retry(request, violations)
         retention = _retention(request, violations)
+        ordered = _ordered(request, violations)
+        if request.dead_letter_policy.hold_aggregate and not ordered:
+            violations.append(Violation("dead_letter_policy.hold_aggregate", _HOLD_RULE))
         start: LogPoint = Edge.EARLIEST
         if request.HasField("start"):
             start = _point(request.start, "start", violations)
         raise_if_any(violations)
-        group = Group(_key(request), patterns, deadline, retry, retention)
+        group = Group(
+            _key(request),
+            patterns,
+            deadline,
+            retry,
+            retention,
+            ordered=ordered,
+            hold=request.dead_letter_policy.hold_aggregate,
+        )
         return pb.CreateGroupResponse(group=_message(await self._groups.create(group, start)))
 
     async def GetGroup(  # noqa: N802 - the name of the RPC
@@ -119,8 +131,11 @@ class GroupServicer(GroupServiceServicer):
             ack_deadline=self._ack_deadline(request, violations) if "ack_deadline" in paths else None,
             retry=_retry(request, violations) if "retry_policy" in paths else None,
             dead_letter_retention=_retention(request, violations) if "dead_letter_policy" in paths else None,
+            hold=request.dead_letter_policy.hold_aggregate if "dead_letter_policy" in paths else None,
         )
         raise_if_any(violations)
+        if change.hold and not (await self._groups.get(_key(request))).ordered:
+            raise_if_any([Violation("dead_letter_policy.hold_aggregate", _HOLD_RULE)])
         return pb.UpdateGroupResponse(group=_message(await self._groups.update(_key(request), change)))
 
     async def PauseGroup(  # noqa: N802 - the name of the RPC
@@ -258,6 +273,12 @@ def _retention(request: pb.CreateGroupRequest | pb.UpdateGroupRequest, violation
     return seconds_of(policy.retention, "dead_letter_policy.retention", _HOUR, 3_650 * _DAY, violations)
 
 
+def _ordered(request: pb.CreateGroupRequest, violations: list[Violation]) -> bool:
+    if request.ordering not in (pb.ORDERING_UNSPECIFIED, pb.ORDERING_NONE, pb.ORDERING_BY_AGGREGATE):
+        violations.append(Violation("ordering", "must be ORDERING_NONE or ORDERING_BY_AGGREGATE, or unset"))
+    return request.ordering == pb.ORDERING_BY_AGGREGATE
+
+
 def _point(message: pb.LogPoint, path: str, violations: list[Violation]) -> LogPoint:
     kind = message.WhichOneof("point")
     if kind == "edge" and message.edge in _EDGES:
@@ -293,6 +314,7 @@ def _message(group: Group) -> pb.Group:
         tenant_id="" if group.key.tenant == ALL_TENANTS else group.key.tenant,
         event_types=sorted(group.filter.patterns),
         paused=group.paused,
+        ordering=pb.ORDERING_BY_AGGREGATE if group.ordered else pb.ORDERING_NONE,
     )
     policy = message.retry_policy
     policy.multiplier, policy.max_attempts = group.retry.multiplier, group.retry.max_attempts
@@ -300,6 +322,7 @@ def _message(group: Group) -> pb.Group:
     _set_seconds(policy.maximum_backoff, group.retry.maximum)
     _set_seconds(message.ack_deadline, group.ack_deadline)
     _set_seconds(message.dead_letter_policy.retention, group.dead_letter_retention)
+    message.dead_letter_policy.hold_aggregate = group.hold
     return message
 
 

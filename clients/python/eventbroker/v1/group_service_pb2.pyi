@@ -23,6 +23,36 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Ordering:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OrderingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Ordering.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ORDERING_UNSPECIFIED: _Ordering.ValueType  # 0
+    """In a request: ORDERING_NONE."""
+    ORDERING_NONE: _Ordering.ValueType  # 1
+    """As they come, mostly in the order of their positions."""
+    ORDERING_BY_AGGREGATE: _Ordering.ValueType  # 2
+    """One event of an aggregate at a time, in the order of their positions: the next is delivered when the one before it
+    is settled or a dead letter. While an event waits for its next attempt, only its aggregate waits with it. Events of
+    different aggregates are delivered at once. Costs throughput: see docs/performance.md.
+    """
+
+class Ordering(_Ordering, metaclass=_OrderingEnumTypeWrapper):
+    """In which order the consumers of a group get events, whichever broker they are connected to."""
+
+ORDERING_UNSPECIFIED: Ordering.ValueType  # 0
+"""In a request: ORDERING_NONE."""
+ORDERING_NONE: Ordering.ValueType  # 1
+"""As they come, mostly in the order of their positions."""
+ORDERING_BY_AGGREGATE: Ordering.ValueType  # 2
+"""One event of an aggregate at a time, in the order of their positions: the next is delivered when the one before it
+is settled or a dead letter. While an event waits for its next attempt, only its aggregate waits with it. Events of
+different aggregates are delivered at once. Costs throughput: see docs/performance.md.
+"""
+Global___Ordering: _TypeAlias = Ordering  # noqa: Y015
+
 class _DeliveryState:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -49,6 +79,8 @@ class _DeliveryStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Deliver
     """It is a dead letter."""
     DELIVERY_STATE_SETTLED: _DeliveryState.ValueType  # 9
     """It is settled, or lies before the place where the group began or was moved to."""
+    DELIVERY_STATE_BEHIND: _DeliveryState.ValueType  # 10
+    """In a group ordered by aggregate: another event of its aggregate goes before it."""
 
 class DeliveryState(_DeliveryState, metaclass=_DeliveryStateEnumTypeWrapper):
     """What an event is to a group."""
@@ -73,6 +105,8 @@ DELIVERY_STATE_DEAD: DeliveryState.ValueType  # 8
 """It is a dead letter."""
 DELIVERY_STATE_SETTLED: DeliveryState.ValueType  # 9
 """It is settled, or lies before the place where the group began or was moved to."""
+DELIVERY_STATE_BEHIND: DeliveryState.ValueType  # 10
+"""In a group ordered by aggregate: another event of its aggregate goes before it."""
 Global___DeliveryState: _TypeAlias = DeliveryState  # noqa: Y015
 
 @_typing.final
@@ -88,12 +122,15 @@ class Group(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_POLICY_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    ORDERING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     tenant_id: _builtins.str
     """The tenant whose events it gets; empty when it gets those of all tenants."""
     paused: _builtins.bool
     """Whether delivery is stopped."""
+    ordering: Global___Ordering.ValueType
+    """In which order it gets events."""
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The event types that it gets, as in SubscribeRequest."""
@@ -120,10 +157,11 @@ class Group(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         dead_letter_policy: Global___DeadLetterPolicy | None = ...,
         paused: _builtins.bool = ...,
+        ordering: Global___Ordering.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "retry_policy", b"retry_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "paused", b"paused", "retry_policy", b"retry_policy", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "ordering", b"ordering", "paused", b"paused", "retry_policy", b"retry_policy", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -176,6 +214,12 @@ class DeadLetterPolicy(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RETENTION_FIELD_NUMBER: _builtins.int
+    HOLD_AGGREGATE_FIELD_NUMBER: _builtins.int
+    hold_aggregate: _builtins.bool
+    """Only in a group ordered by aggregate. False: the group goes on with the next event of the aggregate. True: as long
+    as there is a dead letter of an aggregate, what follows of that aggregate becomes a dead letter undelivered, and is
+    delivered in its order when all of them are redriven.
+    """
     @_builtins.property
     def retention(self) -> _duration_pb2.Duration:
         """How long they are kept, 1 h to 3,650 days. Unset: 30 days."""
@@ -184,10 +228,11 @@ class DeadLetterPolicy(_message.Message):
         self,
         *,
         retention: _duration_pb2.Duration | None = ...,
+        hold_aggregate: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["retention", b"retention"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["retention", b"retention"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hold_aggregate", b"hold_aggregate", "retention", b"retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -244,10 +289,13 @@ class CreateGroupRequest(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_POLICY_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    ORDERING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name. Required."""
     tenant_id: _builtins.str
     """The tenant whose events it gets, a name, or empty."""
+    ordering: Global___Ordering.ValueType
+    """In which order it gets events. It cannot be changed later."""
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The event types that it gets, as in SubscribeRequest; at most 100. Empty: "*"."""
@@ -278,10 +326,11 @@ class CreateGroupRequest(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         dead_letter_policy: Global___DeadLetterPolicy | None = ...,
         start: Global___LogPoint | None = ...,
+        ordering: Global___Ordering.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "retry_policy", b"retry_policy", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "retry_policy", b"retry_policy", "start", b"start", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "ordering", b"ordering", "retry_policy", b"retry_policy", "start", b"start", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -854,6 +903,7 @@ class ExplainDeliveryResponse(_message.Message):
     LAST_ERROR_FIELD_NUMBER: _builtins.int
     CONSUMER_ID_FIELD_NUMBER: _builtins.int
     UNTIL_FIELD_NUMBER: _builtins.int
+    BEHIND_EVENT_ID_FIELD_NUMBER: _builtins.int
     state: Global___DeliveryState.ValueType
     """What it is."""
     explanation: _builtins.str
@@ -872,6 +922,8 @@ class ExplainDeliveryResponse(_message.Message):
     """The error of the last of them; empty if none failed."""
     consumer_id: _builtins.str
     """DELIVERY_STATE_OUT: who has it."""
+    behind_event_id: _builtins.str
+    """DELIVERY_STATE_BEHIND: the id of the event of its aggregate that goes before it."""
     @_builtins.property
     def until(self) -> _timestamp_pb2.Timestamp:
         """DELIVERY_STATE_OUT: the deadline. DELIVERY_STATE_RETRY: when the next attempt is due. DELIVERY_STATE_DEAD: since
@@ -891,10 +943,11 @@ class ExplainDeliveryResponse(_message.Message):
         last_error: _builtins.str = ...,
         consumer_id: _builtins.str = ...,
         until: _timestamp_pb2.Timestamp | None = ...,
+        behind_event_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["consumer_id", b"consumer_id", "explanation", b"explanation", "failed_attempts", b"failed_attempts", "last_error", b"last_error", "paused", b"paused", "position", b"position", "settled_position", b"settled_position", "shard", b"shard", "state", b"state", "until", b"until"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["behind_event_id", b"behind_event_id", "consumer_id", b"consumer_id", "explanation", b"explanation", "failed_attempts", b"failed_attempts", "last_error", b"last_error", "paused", b"paused", "position", b"position", "settled_position", b"settled_position", "shard", b"shard", "state", b"state", "until", b"until"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,88 @@
+"""Order by aggregate: the next event of an aggregate is handed out when the one before it is settled or given up.
+
+The lines are in Redis, one for each aggregate, and change in the same steps that feed and settle; so all brokers serve
+an ordered group at once, and none holds a lease. What waits for another attempt, or was given up, is in PostgreSQL:
+before an event goes that had to wait for its turn, PostgreSQL is asked whether another goes before it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eventbroker_server.ports import Bring, Bringing, Entry, InLine, Waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from eventbroker_server.broker.announce import Announcer
+    from eventbroker_server.domain.event import StoredEvent
+    from eventbroker_server.domain.group import Group
+    from eventbroker_server.ports import Codec, Due, GroupState, Holding, RetryStore, Streams, Turn
+
+_PAGE, _PAGE_BYTES = 200, 4 << 20  # brought in one step
+
+
+class Ordering:
+    """Each method is safe to repeat, by any broker. All raise StoreUnavailable, StreamsUnavailable and Stale."""
+
+    def __init__(self, store: RetryStore, streams: Streams, codec: Codec, announcer: Announcer) -> None:
+        self._store = store
+        self._streams = streams
+        self._codec = codec
+        self._announcer = announcer
+
+    async def look(self, group: Group, shard: int, state: GroupState) -> GroupState:
+        """The state as it is now."""
+        return await self._streams.feed_lines(shard, str(group.key), state, state.fed, [], str(group.filter))
+
+    async def feed(
+        self, group: Group, shard: int, state: GroupState, upto: int, events: Sequence[StoredEvent]
+    ) -> GroupState:
+        """Put events, which are all of the group between state.fed and `upto`, into their lines."""
+        aggregates = {stored.event.aggregate for stored in events}
+        blocked = await self._store.blocked(group, shard, aggregates) if aggregates else set()
+        entries = [
+            InLine(Entry.of(stored, self._codec), stored.event.line, stored.event.aggregate in blocked)
+            for stored in events
+        ]
+        return await self._streams.feed_lines(shard, str(group.key), state, upto, entries, str(group.filter))
+
+    async def line_up(
+        self, group: Group, shard: int, generation: int, due: Sequence[tuple[Due, Holding | None]]
+    ) -> set[int]:
+        """Events whose next attempt is due, each with the delivery that failed, if it may still be set aside. Answers
+        which are on their way as new ones, and so were left out."""
+        events = [(Waiting(one.position, one.failed), "\x1f".join(one.aggregate), left) for one, left in due]
+        return set(await self._streams.line_up(shard, str(group.key), generation, events))
+
+    async def bring(self, group: Group, shard: int, generation: int) -> None:
+        """A page of events that had to wait for their turn, and have it now."""
+        name = str(group.key)
+        positions = await self._streams.released(shard, name, _PAGE)
+        turns = await self._store.turns(group.key, shard, positions)
+        buried = {turn.stored.position: turn.dead_before for turn in turns if turn.dead_before and group.hold}
+        if buried:
+            for died in await self._store.bury(group, shard, generation, buried):
+                self._announcer.died(group.key, shard, died)
+        unwanted = [turn.stored.position for turn in turns if not group.filter.matches(turn.stored.event.event_type)]
+        if unwanted:
+            await self._store.forget(group.key, shard, unwanted)
+        over = {*buried, *unwanted}
+        decisions: list[Bringing] = []
+        size = 0
+        for turn in turns:
+            decision = self._decide(turn, over=turn.stored.position in over)
+            size += len(decision.body)
+            if decisions and size > _PAGE_BYTES:
+                break
+            decisions.append(decision)
+        if decisions:
+            await self._streams.bring(shard, name, generation, decisions)
+
+    def _decide(self, turn: Turn, *, over: bool) -> Bringing:
+        if over or (turn.dead and turn.failed is None):
+            return Bringing(turn.stored.position, Bring.OVER)
+        if turn.waits:
+            return Bringing(turn.stored.position, Bring.LATER)
+        entry = Entry.of(turn.stored, self._codec)
+        return Bringing(entry.position, Bring.GO, turn.failed, entry.tenant_id, entry.body)

@@ -1,0 +1,34 @@
+-- with lines.lua
+-- What becomes of events of an ordered group that have the turn, now that PostgreSQL was asked: 'go' into the retry
+-- stream, 'over' when nobody is to get them any more, or 'later' when one with a row in PostgreSQL goes before. What is
+-- not released any more, somebody else has brought. Answers 1; -2 if the group is not of this generation.
+-- KEYS: state, queued, done, signals, retry
+-- ARGV: group, generation, process, ms until later, then for each: position, what, how many attempts failed (empty
+--       without a row), tenant, body
+local state = redis.call('HMGET', KEYS[1], 'generation', 'lines')
+if state[1] ~= ARGV[2] then
+  return -2
+end
+local lines = lines_of(state[2])
+local added = false
+for i = 5, #ARGV, 5 do
+  local position, what, failed = ARGV[i], ARGV[i + 1], ARGV[i + 2]
+  if lines.is_released(position) then
+    if what == 'later' then
+      lines.later(position, now_ms() + ARGV[4])
+    elseif what == 'over' or redis.call('HGET', KEYS[3], position) == failed then
+      lines.leave(position)
+    elseif lines.go(position) then
+      local id = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'retried', 1)) .. '-' .. position
+      redis.call('XADD', KEYS[5], id, 't', ARGV[i + 3], 'e', ARGV[i + 4], 'a', (tonumber(failed) or 0) + 1)
+      if failed ~= '' then
+        redis.call('HSET', KEYS[2], position, failed)
+      end
+      added = true
+    end
+  end
+end
+if added or lines.let_go then
+  redis.call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'kind', 'returned', 'process', ARGV[3], 'group', ARGV[1])
+end
+return 1
