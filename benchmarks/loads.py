@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import asyncpg
 import grpc
+from eventbroker.v1 import group_service_pb2 as managing
 from eventbroker.v1 import publisher_service_pb2 as publishing
 from eventbroker.v1 import subscriber_service_pb2 as subscribing
+from eventbroker.v1.group_service_pb2_grpc import GroupServiceStub
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceStub
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceStub
 
@@ -171,6 +173,22 @@ async def make_group(line: Line, target: str, request: subscribing.SubscribeRequ
     line.say("ready")
     async with _channel(target) as channel, _subscribed(SubscriberServiceStub(channel), request, 1, _ignore):
         pass
+
+
+async def make_ordered_group(line: Line, target: str, name: str) -> None:
+    """Make a group that gets the events of an aggregate one after the other, from now on."""
+    line.say("ready")
+    async with _channel(target) as channel:
+        await GroupServiceStub(channel).CreateGroup(
+            managing.CreateGroupRequest(
+                name=name,
+                event_types=GROUP_TYPES,
+                tenant_id=TENANT,
+                start=managing.LogPoint(edge=subscribing.START_POINT_LATEST),
+                ordering=managing.ORDERING_BY_AGGREGATE,
+            ),
+            timeout=CALL_TIMEOUT,
+        )
 
 
 def wish(group: str, *, latest: bool = True) -> subscribing.SubscribeRequest:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import TYPE_CHECKING
 
-from benchmarks.loads import Work, consume, insert, keep_pace, make_group, publish, wish
+from benchmarks.loads import Work, consume, insert, keep_pace, make_group, make_ordered_group, publish, wish
 from benchmarks.worker import worker
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ BATCH, BATCHES_IN_FLIGHT, CALLS_IN_FLIGHT = 100, 8, 64
 BACKLOG = 100_000
 PACE = 100.0  # events per second
 NO_END = 10**9
-MEASURES = ("bare", "end-to-end", "publish", "unary", "latency", "history", "backlog")
+MEASURES = ("bare", "end-to-end", "publish", "unary", "latency", "history", "backlog", "ordered", "ordered-backlog")
 
 
 @dataclass(frozen=True)
@@ -51,16 +51,22 @@ async def play(stage: Stage, only: set[str], seconds: float) -> AsyncIterator[Fo
         await _end_to_end(broker, "warm-up", BATCH, BATCHES_IN_FLIGHT, 0.3)
         if "end-to-end" in only:
             yield Found("end-to-end", await _end_to_end(broker, "batches", BATCH, BATCHES_IN_FLIGHT, seconds))
+        if "ordered" in only:
+            await _ordered_group(broker, "ordered")
+            yield Found("ordered", await _end_to_end(broker, "ordered", BATCH, BATCHES_IN_FLIGHT, seconds))
         if "unary" in only:
             yield Found("unary", await _end_to_end(broker, "unary", 1, CALLS_IN_FLIGHT, seconds))
         if "latency" in only:
             yield Found("latency", await _latency(broker, round(2 * seconds * PACE)))
-        if only & {"publish", "backlog"}:
+        if only & {"publish", "backlog", "ordered-backlog"}:
+            await _ordered_group(broker, "ordered-backlog")
             async with worker(make_group, broker.target, wish("backlog")) as line:
                 await line.hear()
             yield Found("publish", await _publish(broker))
         if "backlog" in only:
             yield Found("backlog", await _drain(broker, wish("backlog")))
+        if "ordered-backlog" in only:
+            yield Found("ordered-backlog", await _drain(broker, wish("ordered-backlog")))
 
 
 async def profile(stage: Stage, seconds: float, file: Path) -> None:
@@ -84,6 +90,11 @@ async def _end_to_end(broker: Broker, group: str, batch: int, in_flight: int, se
         used = broker.usage().since(before)
     work = Work(published.events, published.began, taken.ended, published.cpu + taken.cpu)
     return _rate(work) | _costs(work, used)
+
+
+async def _ordered_group(broker: Broker, name: str) -> None:
+    async with worker(make_ordered_group, broker.target, name) as line:
+        await line.hear()
 
 
 async def _publish(broker: Broker) -> dict[str, float]:

@@ -10,24 +10,31 @@ if state[1] ~= ARGV[2] then
   return -2
 end
 local lines = lines_of(state[2])
+local count, any_held, over = (#ARGV - 4) / 5, lines.any_held(), {}
+local number = redis.call('HINCRBY', KEYS[1], 'retried', count) - count
 local added = false
 for i = 5, #ARGV, 5 do
   local position, what, failed = ARGV[i], ARGV[i + 1], ARGV[i + 2]
-  if lines.is_released(position) then
-    if what == 'later' then
-      lines.later(position, now_ms() + ARGV[4])
-    elseif what == 'over' or redis.call('HGET', KEYS[3], position) == failed then
-      lines.leave(position)
-    elseif lines.go(position) then
-      local id = string.format('%.0f', redis.call('HINCRBY', KEYS[1], 'retried', 1)) .. '-' .. position
+  number = number + 1
+  if what == 'later' then
+    lines.later(position, now_ms() + ARGV[4])
+  elseif lines.take(position) then
+    if what == 'over' or (failed ~= '' and redis.call('HGET', KEYS[3], position) == failed) then
+      over[#over + 1] = position
+    else
+      local id = string.format('%.0f', number) .. '-' .. position
       redis.call('XADD', KEYS[5], id, 't', ARGV[i + 3], 'e', ARGV[i + 4], 'a', (tonumber(failed) or 0) + 1)
       if failed ~= '' then
         redis.call('HSET', KEYS[2], position, failed)
+      end
+      if any_held then
+        lines.free(position)
       end
       added = true
     end
   end
 end
+lines.leave(over)
 if added or lines.let_go then
   redis.call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'kind', 'returned', 'process', ARGV[3], 'group', ARGV[1])
 end

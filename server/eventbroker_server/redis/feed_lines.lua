@@ -12,9 +12,13 @@ if state[1] ~= ARGV[2] or state[3] ~= ARGV[3] or waiting.err or retries.err or h
   return -2
 end
 local lines = lines_of(state[4])
-local added = false
+local events, added = {}, false
 for i = 7, #ARGV, 5 do
-  if lines.feed(ARGV[i], ARGV[i + 3], ARGV[i + 4] == '1') then
+  events[#events + 1] = {ARGV[i], ARGV[i + 3], ARGV[i + 4] == '1'}
+end
+local go = lines.feed(events)
+for i = 7, #ARGV, 5 do
+  if go[ARGV[i]] then
     redis.call('XADD', KEYS[2], ARGV[i] .. '-0', 't', ARGV[i + 1], 'e', ARGV[i + 2])
     added = true
   end

@@ -9,7 +9,7 @@ local state = redis.call('HMGET', KEYS[1], 'generation', 'lines')
 if state[1] ~= ARGV[2] then
   return 0
 end
-local lines = state[2] and lines_of(state[2])
+local lines, dead = state[2] and lines_of(state[2]), {}
 for i = 6, #ARGV, 5 do
   local key, id, position = KEYS[5 + ARGV[i]], ARGV[i + 1], ARGV[i + 3]
   local pending = redis.pcall('XPENDING', key, group, id, id, 1)
@@ -25,12 +25,15 @@ for i = 6, #ARGV, 5 do
     if lines and ARGV[i + 4] == '0' then
       lines.recorded(position)
     elseif lines then
-      if ARGV[5] == '1' then
-        lines.hold(position)
-      end
-      lines.leave(position)
+      dead[#dead + 1] = position
     end
   end
+end
+if lines then
+  if ARGV[5] == '1' then
+    lines.hold(dead)
+  end
+  lines.leave(dead)
 end
 if lines and lines.let_go then
   redis.call('XADD', KEYS[4], 'MAXLEN', '~', 1000, '*', 'kind', 'returned', 'process', ARGV[4], 'group', group)

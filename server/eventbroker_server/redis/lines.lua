@@ -7,18 +7,31 @@
 --       base .. ':fed'      sorted: positions that are neither settled nor have a row in PostgreSQL
 --       base .. ':released' sorted by the time from which on: positions that have the turn, to be put into the retry stream
 --       base .. ':held'     set: lines of which a dead event may hold back what follows: PostgreSQL tells
+-- Whatever can be done for many at once is one command: each is written to the append-only file.
 local function lines_of(base)
   local turn, behind, lines = base .. ':turn', base .. ':behind', base .. ':lines'
   local fed, released, held = base .. ':fed', base .. ':released', base .. ':held'
-  local self = {let_go = false, behind = behind}
+  local self = {let_go = false}
 
   local function member(line, position)
     return line .. '\0' .. string.format('%020.0f', position)
   end
 
-  local function release(position)
-    redis.call('ZADD', released, 0, position)
-    self.let_go = true
+  -- A command with the arguments after its key, 1,000 at a time.
+  local function each(command, key, arguments)
+    for from = 1, #arguments, 1000 do
+      redis.call(command, key, unpack(arguments, from, math.min(from + 999, #arguments)))
+    end
+  end
+
+  local function release(positions)
+    local scored = {}
+    for _, position in ipairs(positions) do
+      scored[#scored + 1] = 0
+      scored[#scored + 1] = position
+    end
+    each('ZADD', released, scored)
+    self.let_go = self.let_go or #positions > 0
   end
 
   function self.length()
@@ -37,19 +50,42 @@ local function lines_of(base)
     return tonumber(redis.call('ZRANGE', fed, 0, 0)[1])
   end
 
-  -- An event of the history or the tail: whether it may go at once. If PostgreSQL is to be asked, it is released instead.
-  function self.feed(position, line, ask)
-    redis.call('HSET', lines, position, line)
-    redis.call('ZADD', fed, position, position)
-    if redis.call('HSETNX', turn, line, position) == 0 then
-      redis.call('ZADD', behind, 0, member(line, position))
-      return false
+  -- Events of the history or the tail, at most 500: a list of position, line and whether PostgreSQL is to be asked.
+  -- Answers a table of those that may go at once.
+  function self.feed(events)
+    local named, scored, wanted = {}, {}, {}
+    for number, event in ipairs(events) do
+      named[2 * number - 1], named[2 * number] = event[1], event[2]
+      scored[2 * number - 1], scored[2 * number] = event[1], event[1]
+      wanted[number] = event[2]
     end
-    if ask or redis.call('SISMEMBER', held, line) == 1 then
-      release(position)
-      return false
+    if #events == 0 then
+      return {}
     end
-    return true
+    local has, any_held = redis.call('HMGET', turn, unpack(wanted)), redis.call('EXISTS', held) == 1
+    local taken, given, waiting, to_ask, go = {}, {}, {}, {}, {}
+    for number, event in ipairs(events) do
+      local position, line = event[1], event[2]
+      if has[number] or taken[line] then
+        waiting[#waiting + 1] = 0
+        waiting[#waiting + 1] = member(line, position)
+      else
+        taken[line] = true
+        given[#given + 1] = line
+        given[#given + 1] = position
+        if event[3] or (any_held and redis.call('SISMEMBER', held, line) == 1) then
+          to_ask[#to_ask + 1] = position
+        else
+          go[position] = true
+        end
+      end
+    end
+    each('HSET', lines, named)
+    each('ZADD', fed, scored)
+    each('HSET', turn, given)
+    each('ZADD', behind, waiting)
+    release(to_ask)
+    return go
   end
 
   -- An event whose next attempt is due. It goes before later ones, unless one of them is out.
@@ -66,7 +102,7 @@ local function lines_of(base)
     end
     redis.call('ZREM', behind, member(line, position))
     redis.call('HSET', turn, line, position)
-    release(position)
+    release({position})
   end
 
   -- It failed, and there is a row of that: it keeps its turn.
@@ -74,44 +110,75 @@ local function lines_of(base)
     redis.call('ZREM', fed, position)
   end
 
-  -- It is settled or given up: the next of its line has the turn.
-  function self.leave(position)
-    local line = redis.call('HGET', lines, position)
-    if not line then
+  -- These are settled or given up: the next of their lines have the turn.
+  local function leave(positions)
+    local stands = redis.call('HMGET', lines, unpack(positions))
+    local gone, known = {}, {}
+    for number, position in ipairs(positions) do
+      if stands[number] then
+        gone[#gone + 1] = position
+        known[#known + 1] = stands[number]
+      end
+    end
+    if #gone == 0 then
       return
     end
-    redis.call('HDEL', lines, position)
-    redis.call('ZREM', fed, position)
-    redis.call('ZREM', released, position)
-    if redis.call('HGET', turn, line) ~= position then
-      redis.call('ZREM', behind, member(line, position))
-      return
+    local has, anybody = redis.call('HMGET', turn, unpack(known)), self.length() > 0
+    local left, empty, given, nexts = {}, {}, {}, {}
+    for number, position in ipairs(gone) do
+      local line = known[number]
+      if has[number] ~= position then
+        left[#left + 1] = member(line, position)
+      else
+        local next = anybody
+          and redis.call('ZRANGEBYLEX', behind, '[' .. line .. '\0', '(' .. line .. '\1', 'LIMIT', 0, 1)[1]
+        if next then
+          left[#left + 1] = next
+          next = string.format('%.0f', tonumber(string.sub(next, -20)))
+          nexts[#nexts + 1] = next
+          given[#given + 1] = line
+          given[#given + 1] = next
+        else
+          empty[#empty + 1] = line
+        end
+      end
     end
-    local next = redis.call('ZRANGEBYLEX', behind, '[' .. line .. '\0', '(' .. line .. '\1', 'LIMIT', 0, 1)[1]
-    if next then
-      redis.call('ZREM', behind, next)
-      next = string.format('%.0f', tonumber(string.sub(next, -20)))
-      redis.call('HSET', turn, line, next)
-      release(next)
-    else
-      redis.call('HDEL', turn, line)
+    each('HDEL', lines, gone)
+    each('ZREM', fed, gone)
+    each('ZREM', behind, left)
+    each('HSET', turn, given)
+    each('HDEL', turn, empty)
+    release(nexts)
+  end
+
+  function self.leave(positions)
+    for from = 1, #positions, 1000 do
+      leave({unpack(positions, from, math.min(from + 999, #positions))})
     end
   end
 
-  function self.hold(position)
-    local line = redis.call('HGET', lines, position)
-    if line then
-      redis.call('SADD', held, line)
+  -- PostgreSQL is to be asked of what follows these.
+  function self.hold(positions)
+    for _, position in ipairs(positions) do
+      local line = redis.call('HGET', lines, position)
+      if line then
+        redis.call('SADD', held, line)
+      end
     end
   end
 
-  -- It has the turn and nothing in PostgreSQL is before it: it goes. Whether it was still to do so.
-  function self.go(position)
-    if redis.call('ZREM', released, position) == 0 then
-      return false
-    end
+  -- Whether it was still to be brought; it is not any more.
+  function self.take(position)
+    return redis.call('ZREM', released, position) == 1
+  end
+
+  -- Nothing in PostgreSQL is before it.
+  function self.free(position)
     redis.call('SREM', held, redis.call('HGET', lines, position))
-    return true
+  end
+
+  function self.any_held()
+    return redis.call('EXISTS', held) == 1
   end
 
   function self.is_released(position)

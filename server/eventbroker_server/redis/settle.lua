@@ -68,9 +68,7 @@ for _, position in ipairs(retried) do
 end
 if state[2] then
   local lines = lines_of(state[2])
-  for _, position in ipairs(positions) do
-    lines.leave(position)
-  end
+  lines.leave(positions)
   if lines.let_go then
     redis.call('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'kind', 'returned', 'process', ARGV[4], 'group', group)
   end
