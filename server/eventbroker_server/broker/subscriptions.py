@@ -24,7 +24,7 @@ from eventbroker_server.domain.errors import (
     StreamsUnavailable,
 )
 from eventbroker_server.domain.filter import TypeFilter
-from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupKey, shards_of
+from eventbroker_server.domain.group import Group, GroupKey, shards_of
 from eventbroker_server.ports import Stale
 
 if TYPE_CHECKING:
@@ -131,10 +131,10 @@ class Subscriptions:
         """The group that is wished for, made if it does not exist. Raises GroupMismatch, GroupNotFound (if groups are
         not made here), StoreUnavailable."""
         if not wish.group:
-            key = GroupKey(wish.tenant or ALL_TENANTS, f"~{uuid.uuid4().hex}")
+            key = GroupKey.of(wish.tenant, f"~{uuid.uuid4().hex}")
             deadline = wish.ack_deadline or self._default_ack_deadline
             return Group(key, TypeFilter.of(*wish.patterns), deadline, ephemeral=True)
-        key = GroupKey(wish.tenant or ALL_TENANTS, wish.group)
+        key = GroupKey.of(wish.tenant, wish.group)
         wanted = Group(key, TypeFilter.of(*wish.patterns), wish.ack_deadline or self._default_ack_deadline)
         group = await self.group(key)
         if group is None:

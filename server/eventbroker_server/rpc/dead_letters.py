@@ -8,7 +8,7 @@ from eventbroker.v1 import dead_letter_service_pb2 as pb
 from eventbroker.v1.dead_letter_service_pb2_grpc import DeadLetterServiceServicer
 
 from eventbroker_server.domain.errors import DeadLetterNotFound, GroupNotFound, Violation
-from eventbroker_server.domain.group import ALL_TENANTS, GroupKey
+from eventbroker_server.domain.group import GroupKey
 from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
 from eventbroker_server.rpc import dead_letter_page
 from eventbroker_server.rpc.auth import PRINCIPAL
@@ -112,7 +112,7 @@ class DeadLetterServicer(DeadLetterServiceServicer):
     async def _group(self, tenant: str, request: _Request) -> GroupKey:
         """Raises TenantForbidden, GroupNotFound."""
         PRINCIPAL.get().tenant_for(tenant)
-        key = GroupKey(tenant or ALL_TENANTS, request.group)
+        key = GroupKey.of(tenant, request.group)
         if await self._groups.find(key) is None:
             raise GroupNotFound(group=request.group)
         return key

@@ -13,7 +13,7 @@ from eventbroker.v1.group_service_pb2_grpc import GroupServiceServicer
 
 from eventbroker_server.domain.errors import Violation
 from eventbroker_server.domain.filter import TypeFilter
-from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupChange, GroupKey
+from eventbroker_server.domain.group import Group, GroupChange, GroupKey
 from eventbroker_server.domain.names import ID_RULE, NAME_RULE, PATTERN_RULE, is_id, is_name, is_type_pattern
 from eventbroker_server.domain.point import AfterPosition, AtTime, Edge
 from eventbroker_server.domain.retry import RetryPolicy
@@ -205,7 +205,7 @@ def _name_faults(request: _Named) -> list[Violation]:
 
 def _key(request: _Named) -> GroupKey:
     """Raises TenantForbidden."""
-    return GroupKey(PRINCIPAL.get().tenant_for(request.tenant_id) or ALL_TENANTS, request.name)
+    return GroupKey.of(PRINCIPAL.get().tenant_for(request.tenant_id), request.name)
 
 
 def _event_tenant(request: pb.ExplainDeliveryRequest | pb.WaitForGroupRequest, violations: list[Violation]) -> str:
@@ -290,7 +290,7 @@ def _after(token: str) -> str | None:
 def _message(group: Group) -> pb.Group:
     message = pb.Group(
         name=group.key.name,
-        tenant_id="" if group.key.tenant == ALL_TENANTS else group.key.tenant,
+        tenant_id=group.key.tenant_id,
         event_types=sorted(group.filter.patterns),
         paused=group.paused,
     )
