@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from eventbroker_server.broker.tasks import wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -201,10 +203,7 @@ class Consumer:
             self._wake()
         if (not self._outbox or self._asked == 0) and self.closing is None:
             self._ready.clear()
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._ready.wait()
-            except TimeoutError:
+            if not await wait_for(self._ready, timeout):
                 return []
         if self.closing is not None or self._asked == 0:
             return []

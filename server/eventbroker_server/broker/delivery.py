@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.consumer import ClosingReason, Consumer
 from eventbroker_server.broker.retry import EXPIRED
+from eventbroker_server.broker.tasks import wait_for
 from eventbroker_server.domain.ack_id import BACKFILL, RETRY
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
 from eventbroker_server.domain.group import consumer_name, process_of
@@ -298,9 +299,7 @@ class Delivery:
             deadlines = filter(None, (consumer.next_deadline() for consumer in self.consumers.values()))
             self._next_look = min([next_sweep, *deadlines])
             self._due.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self._next_look - loop.time())):
-                    await self._due.wait()
+            await wait_for(self._due, self._next_look - loop.time())
 
     async def note(self) -> None:
         """Write checkpoints, apart from the keeper: deadlines do not wait for PostgreSQL."""

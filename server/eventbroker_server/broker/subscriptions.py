@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from eventbroker_server.broker.delivery import Delivery
 from eventbroker_server.broker.follow import Follower
 from eventbroker_server.broker.membership import ShardMembership
 from eventbroker_server.broker.subscription import Subscription
-from eventbroker_server.broker.tasks import end
+from eventbroker_server.broker.tasks import end, wait_for
 from eventbroker_server.domain.errors import (
     GroupMismatch,
     GroupNotFound,
@@ -238,9 +238,7 @@ class Subscriptions:
 
     async def drained(self, timeout: float) -> None:
         """Wait until no stream is open and each has given back what it held, but not for longer than this."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._none_open.wait()
+        await wait_for(self._none_open, timeout)
 
     @property
     def count(self) -> int:
