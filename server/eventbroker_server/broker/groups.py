@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from eventbroker_server.broker.subscriptions import Subscriptions
     from eventbroker_server.domain.group import Group
     from eventbroker_server.domain.point import LogPoint
-    from eventbroker_server.ports import EventLog, GroupStore, Membership, Streams
+    from eventbroker_server.ports import EventLog, GroupStore, Membership, Progress, Streams
 
 log = logging.getLogger(__name__)
 
@@ -170,17 +170,12 @@ class Groups:
             membership = memberships[shard] = await self._store.membership(group.key, shard)
             head, settled = await self._log.head(shard), membership.checkpoint
             try:
-                types = await self._streams.types(shard)
-                wanted = sorted(filter(group.filter.matches, types))
-                name, generation = str(group.key), membership.generation
-                progress = await self._streams.progress(shard, name, generation, wanted, len(types), str(group.filter))
-                settled = max(settled, progress.settled)
-                if progress.unsettled is not None:
-                    oldest.append(await self._log.record_time(shard, progress.unsettled))
+                if (progress := await self.progress(group, shard, membership.generation)) is not None:
+                    settled = max(settled, progress.settled)
+                    if progress.unsettled is not None:
+                        oldest.append(await self._log.record_time(shard, progress.unsettled))
             except StreamsUnavailable:
                 complete = False
-            except Stale:
-                pass  # it is not in Redis, or about to be made anew
             shards.append(ShardProgress(shard, head, settled))
         consumers: list[ConsumerStanding] = []
         if complete:
@@ -191,6 +186,17 @@ class Groups:
         since = min(filter(None, oldest), default=None)
         age = max(datetime.now(UTC) - since, timedelta()) if since else None
         return Standing(shards, leftovers.retries, leftovers.dead_letters, age, consumers, complete)
+
+    async def progress(self, group: Group, shard: int, generation: int) -> Progress | None:
+        """How far Redis has brought the group in a shard; None if it is not there, or about to be made anew. Raises
+        StreamsUnavailable."""
+        types = await self._streams.types(shard)
+        wanted = sorted(filter(group.filter.matches, types))
+        with suppress(Stale):
+            return await self._streams.progress(
+                shard, str(group.key), generation, wanted, len(types), str(group.filter)
+            )
+        return None
 
     async def _consumers(self, group: Group, memberships: dict[int, Membership]) -> list[ConsumerStanding]:
         """The consumers of all shards, ordered by id. Raises StreamsUnavailable."""
