@@ -186,6 +186,10 @@ class Consumer:
         """Forget these, unless the same event was given to it again meanwhile."""
         self.take_back([hold.place for hold in holds if self.holds.get(hold.place) is hold])
 
+    def must_recover(self, shard: int) -> bool:
+        """Whether Redis may have entries for it there that are not here."""
+        return shard in self.doubtful or shard in self.untaken_in
+
     def nudge(self) -> None:
         """Have `next` return: there may be something to say."""
         self._ready.set()

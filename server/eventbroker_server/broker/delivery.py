@@ -196,7 +196,7 @@ class Delivery:
             more = False
             fed = await self._feed(membership)
             for consumer in self._in_turn():
-                if membership.shard in consumer.doubtful | consumer.untaken_in:
+                if consumer.must_recover(membership.shard):
                     await self._recover(membership, consumer)
                 most = min(consumer.credit(), consumer.flow.max_batch_events)
                 if most <= 0:
@@ -272,7 +272,7 @@ class Delivery:
 
     async def _leave(self, consumer: Consumer) -> None:
         for membership in self.memberships:
-            if membership.shard in consumer.doubtful | consumer.untaken_in:
+            if consumer.must_recover(membership.shard):
                 with suppress(Stale):  # then there is nothing to give back
                     await self._recover(membership, consumer)
             holds = [hold for hold in consumer.holds.values() if hold.shard == membership.shard]

@@ -101,7 +101,8 @@ class Retries:
         forgotten = [holding for holding, _ in failed]
         if group.ephemeral:
             again = [holding._replace(consumer=self._streams.aside) for holding, how in failed if not how.rejected]
-            await self._streams.hand_back(shard, name, generation, again)
+            if again:
+                await self._streams.hand_back(shard, name, generation, again)
         else:
             failures = [
                 Failure(
