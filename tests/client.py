@@ -209,3 +209,14 @@ def violations(error: grpc.aio.AioRpcError) -> dict[str, str]:
 
 def ack_ids(deliveries: Sequence[subscriber_service_pb2.Delivery]) -> list[str]:
     return [delivery.ack_id for delivery in deliveries]
+
+
+def ids(of: Iterable[event_pb2.Event | subscriber_service_pb2.Delivery]) -> list[str]:
+    return [each.event_id if isinstance(each, event_pb2.Event) else each.event.event_id for each in of]
+
+
+async def publish(client: Client, count: int = 1, **fields: Any) -> list[str]:
+    """Publish that many events; their ids."""
+    events = [event(**fields) for _ in range(count)]
+    await client.publish(*events)
+    return ids(events)

@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 
 from tests.client import Client
 from tests.engines import FLAVORS, engine_directory, fresh_engines
+from tests.processes import spawned
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ async def broker_process(**environ: str) -> AsyncIterator[BrokerProcess]:
         own = {"PORT": "0", "DATA_DIR": str(data)} | environ
         (data / "endpoints.json").unlink(missing_ok=True)
         with log.open("w") as output:
-            process = await asyncio.create_subprocess_exec(
+            async with spawned(
                 sys.executable,
                 "-m",
                 "eventbroker_server",
@@ -151,16 +152,11 @@ async def broker_process(**environ: str) -> AsyncIterator[BrokerProcess]:
                 stdout=output,
                 stderr=output,
                 cwd=ROOT,
-            )
-        try:
-            file = data / "endpoints.json"
-            await eventually(lambda: file.exists() or process.returncode is not None, timeout=60)
-            assert process.returncode is None, log.read_text()
-            yield BrokerProcess(process, json.loads(file.read_text()), log)
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.wait()
+            ) as process:
+                file = data / "endpoints.json"
+                await eventually(lambda: file.exists() or process.returncode is not None, timeout=60)
+                assert process.returncode is None, log.read_text()
+                yield BrokerProcess(process, json.loads(file.read_text()), log)
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ from google.protobuf.duration_pb2 import Duration
 
 from tests.acceptance.dialog import Dialog
 from tests.acceptance.refused import refused
-from tests.client import ALREADY_SETTLED, DONE, OUTDATED, UNKNOWN, ack_ids, event
+from tests.client import ALREADY_SETTLED, DONE, OUTDATED, UNKNOWN, ack_ids, event, ids, publish
 from tests.faults.proxy import Proxy
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from redis.asyncio import Redis
 
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
     MakeBroker = Callable[..., Awaitable[Client]]
 
 LONG = 600.0
-
-
-async def publish(broker: Client, count: int = 1) -> list[str]:
-    events = [event() for _ in range(count)]
-    await broker.publish(*events)
-    return [each.event_id for each in events]
-
-
-def ids(deliveries: Iterable[pb.Delivery]) -> list[str]:
-    return [delivery.event.event_id for delivery in deliveries]
 
 
 async def drained(dialog: Dialog) -> None:

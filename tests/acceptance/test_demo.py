@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from tests.acceptance.tampering import altered_event, lost_delivery, second_position, tampered
 from tests.engines import engine_directory, engines_of
+from tests.processes import spawned
 
 if TYPE_CHECKING:
     from asyncio.subprocess import Process
@@ -41,17 +42,12 @@ class Ended:
 @asynccontextmanager
 async def running_demo(*arguments: str, **environ: str) -> AsyncIterator[Process]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("EVENTBROKER_")}
-    process = await asyncio.create_subprocess_exec(
+    async with spawned(
         sys.executable, "-m", "eventbroker_cli.demo", *SMALL, *arguments,
         env=inherited | {"PYTHONPATH": os.pathsep.join(sys.path)} | environ,
         stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    try:
+    ) as process:  # fmt: skip
         yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
 
 
 async def ended(process: Process, timeout: float = 45.0) -> Ended:

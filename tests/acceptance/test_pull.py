@@ -13,11 +13,11 @@ from eventbroker.v1.group_service_pb2 import DeleteGroupRequest
 from google.protobuf.duration_pb2 import Duration
 
 from tests.acceptance.refused import refused
-from tests.client import DONE, OUTDATED, TIMEOUT, Client, ack_ids, event
+from tests.client import DONE, OUTDATED, TIMEOUT, Client, ack_ids, ids, publish
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from tests.conftest import BrokerProcess
 
@@ -39,16 +39,6 @@ async def pulled(broker: Client, count: int, **fields: Any) -> list[pb.Delivery]
         while len(got) < count:
             got += await pull(broker, max_events=min(count - len(got), 1000), **fields)
     return got
-
-
-async def publish(broker: Client, count: int = 1) -> list[str]:
-    events = [event() for _ in range(count)]
-    await broker.publish(*events)
-    return [each.event_id for each in events]
-
-
-def ids(deliveries: Iterable[pb.Delivery]) -> list[str]:
-    return [delivery.event.event_id for delivery in deliveries]
 
 
 async def test_what_is_there_comes_at_once_with_its_attempt_and_deadline(broker: Client) -> None:

@@ -33,6 +33,7 @@ from tests.acceptance.refused import refused
 from tests.client import DONE, STORED, TIMEOUT, Client, ack_ids, event
 from tests.conftest import broker_process
 from tests.engines import engine_directory
+from tests.processes import spawned
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -242,18 +243,13 @@ class Foreign(NamedTuple):
 
     @asynccontextmanager
     async def run(self, method: str, data: dict[str, Any]) -> AsyncIterator[asyncio.subprocess.Process]:
-        process = await asyncio.create_subprocess_exec(
+        async with spawned(
             *self.command(self.target, f"eventbroker.v1.{method}", json.dumps(data)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-        )
-        try:
+        ) as process:
             yield process
-        finally:
-            if process.returncode is None:
-                process.kill()
-            await process.communicate()
 
     async def call(self, method: str, data: dict[str, Any], answer: M) -> M:
         async with self.run(method, data) as process, asyncio.timeout(30):

@@ -6,7 +6,7 @@ import asyncio
 import string
 from collections import Counter
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 import grpc
@@ -20,13 +20,12 @@ from eventbroker.v1.subscriber_service_pb2 import (
 )
 
 from tests.acceptance.refused import refused
-from tests.client import ALREADY_SETTLED, DONE, OUTDATED, UNKNOWN, ack_ids, event
+from tests.client import ALREADY_SETTLED, DONE, OUTDATED, UNKNOWN, ack_ids, event, ids, publish
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from eventbroker.v1.event_pb2 import Event
     from eventbroker.v1.subscriber_service_pb2 import Delivery, Heartbeat
     from redis.asyncio import Redis
 
@@ -36,17 +35,6 @@ if TYPE_CHECKING:
     MakeBroker = Callable[..., Awaitable[Client]]
 
 LONG = 600.0  # a deadline that does not run out in a test
-
-
-async def publish(broker: Client, count: int = 1, **fields: Any) -> list[str]:
-    """Publish that many events; their ids."""
-    events = [event(**fields) for _ in range(count)]
-    await broker.publish(*events)
-    return [each.event_id for each in events]
-
-
-def ids(of: Iterable[Event | Delivery]) -> list[str]:
-    return [each.event_id if hasattr(each, "event_id") else each.event.event_id for each in of]
 
 
 def attempts(deliveries: Iterable[Delivery]) -> set[int]:

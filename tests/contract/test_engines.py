@@ -22,6 +22,7 @@ from eventbroker_server.engines.locate import find_postgres, find_valkey
 from eventbroker_server.engines.lock import alive, lock
 
 from tests.engines import BINARIES, FLAVORS, engine_directory, engines_of
+from tests.processes import spawned
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -56,16 +57,13 @@ def flavor(request: pytest.FixtureRequest) -> str:
 
 @asynccontextmanager
 async def broker_process(flavor: str, data_dir: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", BROKER, str(data_dir), json.dumps(BINARIES[flavor]),
-        stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )  # fmt: skip
     try:
-        yield process
+        async with spawned(
+            sys.executable, "-c", BROKER, str(data_dir), json.dumps(BINARIES[flavor]),
+            stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        ) as process:  # fmt: skip
+            yield process
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
         async with lock(data_dir):  # free when its engines are gone as well
             pass
 

@@ -21,6 +21,7 @@ from tests.client import DONE, DUPLICATE, STORED, Client, ack_ids, error_info, e
 from tests.conftest import ROOT
 from tests.faults.proxy import Proxy
 from tests.faults.workload import stored_rows
+from tests.processes import spawned
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -276,14 +277,10 @@ async def test_what_a_frozen_client_holds_goes_to_another_consumer_within_20_s(
 @asynccontextmanager
 async def consumer_process(target: str, group: str) -> AsyncIterator[asyncio.subprocess.Process]:
     """A consumer in a process of its own: it prints what it is handed, and acks nothing."""
-    process = await asyncio.create_subprocess_exec(
+    async with spawned(
         sys.executable, "-m", "tests.faults.workload", target, group,
         stdout=asyncio.subprocess.PIPE,
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": f"{ROOT}/clients/python:{ROOT}/server"},
-    )  # fmt: skip
-    try:
+    ) as process:  # fmt: skip
         yield process
-    finally:
-        process.kill()
-        await process.wait()

@@ -6,17 +6,10 @@ from typing import Any
 import pytest
 from eventbroker.events.v1 import user_pb2
 from eventbroker.v1 import event_pb2
-from eventbroker_server.domain.errors import InvalidArgument, Violation
+from eventbroker_server.domain.errors import Violation
 from eventbroker_server.domain.event import DataForm, Event, Metadata, StoredEvent
-from eventbroker_server.rpc.convert import (
-    EventCodec,
-    event_message,
-    event_of,
-    raise_if_any,
-    seconds_of,
-)
+from eventbroker_server.rpc.convert import EventCodec, event_message, event_of
 from google.protobuf.any_pb2 import Any as AnyMessage
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given, settings
 
@@ -279,22 +272,3 @@ def test_an_event_may_have_as_many_bytes_as_allowed_and_no_more() -> None:
     size = message.ByteSize()
     assert faults(message, max_bytes=size - 1) == [""]
     assert event_of(message, "events[3]", size, [])
-
-
-def test_violations_are_raised_together() -> None:
-    violations = [Violation("a", "is bad"), Violation("b", "is worse")]
-    raise_if_any([])
-    with pytest.raises(InvalidArgument, match="a is bad; b is worse") as raised:
-        raise_if_any(violations)
-    assert raised.value.violations == violations
-
-
-@pytest.mark.parametrize(
-    ("duration", "good"), [(1.0, True), (5.5, True), (0.999, False), (5.501, False), (-2.0, False)]
-)
-def test_a_duration_is_taken_within_its_bounds(duration: float, good: bool) -> None:
-    message = Duration()
-    message.FromMilliseconds(round(duration * 1000))
-    violations: list[Violation] = []
-    assert seconds_of(message, "deadline", 1.0, 5.5, violations) == pytest.approx(duration)
-    assert [violation.field for violation in violations] == ([] if good else ["deadline"])

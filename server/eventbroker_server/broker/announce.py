@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from eventbroker_server.domain.errors import BrokerError, Overloaded, StoreUnavailable
 from eventbroker_server.domain.event import SYSTEM_TENANT, DataForm, Event, Metadata
-from eventbroker_server.domain.group import ALL_TENANTS
 from eventbroker_server.domain.principal import Principal, Role
 
 if TYPE_CHECKING:
@@ -39,7 +38,6 @@ class Announcer:
         """Tell `broker.group.<what>` of a group. Whatever is told under the same `once` is told once."""
         if key.tenant == SYSTEM_TENANT:
             return
-        tenant = "" if key.tenant == ALL_TENANTS else key.tenant
         name = f"{what} {key} {once}"
         event = Event(
             tenant_id=SYSTEM_TENANT,
@@ -55,7 +53,7 @@ class Announcer:
             timestamp=datetime.now(UTC),
             form=DataForm.JSON,
             content_type="",
-            content=json.dumps({"group": key.name, "tenant_id": tenant} | details).encode(),
+            content=json.dumps({"group": key.name, "tenant_id": key.tenant_id} | details).encode(),
             metadata=Metadata(source="eventbroker"),
         )
         try:

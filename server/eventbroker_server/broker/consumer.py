@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from eventbroker_server.broker.tasks import wait_for
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -184,6 +186,10 @@ class Consumer:
         """Forget these, unless the same event was given to it again meanwhile."""
         self.take_back([hold.place for hold in holds if self.holds.get(hold.place) is hold])
 
+    def must_recover(self, shard: int) -> bool:
+        """Whether Redis may have entries for it there that are not here."""
+        return shard in self.doubtful or shard in self.untaken_in
+
     def nudge(self) -> None:
         """Have `next` return: there may be something to say."""
         self._ready.set()
@@ -201,10 +207,7 @@ class Consumer:
             self._wake()
         if (not self._outbox or self._asked == 0) and self.closing is None:
             self._ready.clear()
-            try:
-                async with asyncio.timeout(timeout):
-                    await self._ready.wait()
-            except TimeoutError:
+            if not await wait_for(self._ready, timeout):
                 return []
         if self.closing is not None or self._asked == 0:
             return []

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.consumer import ClosingReason, Consumer
 from eventbroker_server.broker.retry import EXPIRED
+from eventbroker_server.broker.tasks import wait_for
 from eventbroker_server.domain.ack_id import BACKFILL, RETRY
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
 from eventbroker_server.domain.group import consumer_name, process_of
@@ -196,7 +197,7 @@ class Delivery:
             more = False
             fed = await self._feed(membership)
             for consumer in self._in_turn():
-                if membership.shard in consumer.doubtful | consumer.untaken_in:
+                if consumer.must_recover(membership.shard):
                     await self._recover(membership, consumer)
                 most = min(consumer.credit(), consumer.flow.max_batch_events)
                 if most <= 0:
@@ -272,7 +273,7 @@ class Delivery:
 
     async def _leave(self, consumer: Consumer) -> None:
         for membership in self.memberships:
-            if membership.shard in consumer.doubtful | consumer.untaken_in:
+            if consumer.must_recover(membership.shard):
                 with suppress(Stale):  # then there is nothing to give back
                     await self._recover(membership, consumer)
             holds = [hold for hold in consumer.holds.values() if hold.shard == membership.shard]
@@ -299,9 +300,7 @@ class Delivery:
             deadlines = filter(None, (consumer.next_deadline() for consumer in self.consumers.values()))
             self._next_look = min([next_sweep, *deadlines])
             self._due.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, self._next_look - loop.time())):
-                    await self._due.wait()
+            await wait_for(self._due, self._next_look - loop.time())
 
     async def note(self) -> None:
         """Write checkpoints, apart from the keeper: deadlines do not wait for PostgreSQL."""

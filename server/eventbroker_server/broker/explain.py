@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from eventbroker_server.domain.errors import EventNotFound
 from eventbroker_server.domain.event import shard_of
 from eventbroker_server.domain.group import consumer_id_of
-from eventbroker_server.ports import Stale, Where
+from eventbroker_server.ports import Where
 
 if TYPE_CHECKING:
     from eventbroker_server.broker.groups import Groups
@@ -131,14 +131,7 @@ class Explainer:
 
     async def _settled(self, group: Group, shard: int) -> int:
         membership = await self._store.membership(group.key, shard)
-        settled = membership.checkpoint
-        types = await self._streams.types(shard)
-        wanted = group.joins(types)
-        try:
-            name, generation = str(group.key), membership.generation
-            progress = await self._streams.progress(shard, name, generation, wanted, len(types), str(group.filter))
-            settled = max(settled, progress.settled)
-        except Stale:
-            pass  # it is not in Redis, or about to be made anew
+        progress = await self._groups.progress(group, shard, membership.generation)
+        settled = max(membership.checkpoint, progress.settled if progress is not None else 0)
         retry = await self._retries.oldest(group.key, shard)
         return settled if retry is None else min(settled, retry - 1)

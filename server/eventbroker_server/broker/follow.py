@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from eventbroker_server.broker.tasks import wait_for
 from eventbroker_server.domain.errors import StoreUnavailable
 
 if TYPE_CHECKING:
@@ -33,9 +33,7 @@ class Follower:
 
     async def run(self) -> None:
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._every):
-                    await self._changed.wait()
+            await wait_for(self._changed, self._every)
             self._changed.clear()
             try:
                 await self.follow()

@@ -21,16 +21,16 @@ from eventbroker_server.domain.errors import (
     StreamsUnavailable,
     Violation,
 )
-from eventbroker_server.domain.group import ALL_TENANTS, GroupChange, consumer_id_of, process_of, shards_of
+from eventbroker_server.domain.group import GroupChange, GroupKey, consumer_id_of, process_of, shards_of
 from eventbroker_server.domain.point import AfterPosition, AtTime, Edge
 from eventbroker_server.ports import Stale
 
 if TYPE_CHECKING:
     from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.subscriptions import Subscriptions
-    from eventbroker_server.domain.group import Group, GroupKey
+    from eventbroker_server.domain.group import Group
     from eventbroker_server.domain.point import LogPoint
-    from eventbroker_server.ports import EventLog, GroupStore, Membership, Streams
+    from eventbroker_server.ports import EventLog, GroupStore, Membership, Progress, Streams
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class Groups:
         """Raises GroupExists, and InvalidArgument for a position beyond the head."""
         places = await self._places(group.key, start, "start.position")
         if not await self._store.create(group, places):
-            raise GroupExists(group=group.key.name, tenant_id=_tenant(group.key))
+            raise GroupExists(group=group.key.name, tenant_id=group.key.tenant_id)
         return group
 
     async def get(self, key: GroupKey) -> Group:
@@ -97,7 +97,7 @@ class Groups:
 
     async def list_groups(self, tenant: str, after: str, count: int) -> list[Group]:
         """The groups of a tenant (empty: of all) whose names come after this one, ordered by name."""
-        return await self._store.list_groups(tenant or ALL_TENANTS, after, count)
+        return await self._store.list_groups(*GroupKey.of(tenant, after), count)
 
     async def update(self, key: GroupKey, change: GroupChange) -> Group:
         """Change a group, also while consumers are connected."""
@@ -151,7 +151,7 @@ class Groups:
         connected = {consumer.consumer_id for consumer in consumers if consumer.connected}
         connected |= {consumer_id_of(name) for name in self._subscriptions.consumers_of(key)}
         if connected and not force:
-            raise GroupInUse(group=key.name, tenant_id=_tenant(key), consumers=",".join(sorted(connected)))
+            raise GroupInUse(group=key.name, tenant_id=key.tenant_id, consumers=",".join(sorted(connected)))
         if not await self._store.delete(key):
             raise _not_found(key)
         await self._tell(key)
@@ -170,17 +170,12 @@ class Groups:
             membership = memberships[shard] = await self._store.membership(group.key, shard)
             head, settled = await self._log.head(shard), membership.checkpoint
             try:
-                types = await self._streams.types(shard)
-                wanted = group.joins(types)
-                name, generation = str(group.key), membership.generation
-                progress = await self._streams.progress(shard, name, generation, wanted, len(types), str(group.filter))
-                settled = max(settled, progress.settled)
-                if progress.unsettled is not None:
-                    oldest.append(await self._log.record_time(shard, progress.unsettled))
+                if (progress := await self.progress(group, shard, membership.generation)) is not None:
+                    settled = max(settled, progress.settled)
+                    if progress.unsettled is not None:
+                        oldest.append(await self._log.record_time(shard, progress.unsettled))
             except StreamsUnavailable:
                 complete = False
-            except Stale:
-                pass  # it is not in Redis, or about to be made anew
             shards.append(ShardProgress(shard, head, settled))
         consumers: list[ConsumerStanding] = []
         if complete:
@@ -191,6 +186,17 @@ class Groups:
         since = min(filter(None, oldest), default=None)
         age = max(datetime.now(UTC) - since, timedelta()) if since else None
         return Standing(shards, leftovers.retries, leftovers.dead_letters, age, consumers, complete)
+
+    async def progress(self, group: Group, shard: int, generation: int) -> Progress | None:
+        """How far Redis has brought the group in a shard; None if it is not there, or about to be made anew. Raises
+        StreamsUnavailable."""
+        types = await self._streams.types(shard)
+        wanted = group.joins(types)
+        with suppress(Stale):
+            return await self._streams.progress(
+                shard, str(group.key), generation, wanted, len(types), str(group.filter)
+            )
+        return None
 
     async def _consumers(self, group: Group, memberships: dict[int, Membership]) -> list[ConsumerStanding]:
         """The consumers of all shards, ordered by id. Raises StreamsUnavailable."""
@@ -235,9 +241,5 @@ class Groups:
         await self._subscriptions.changed(key)
 
 
-def _tenant(key: GroupKey) -> str:
-    return "" if key.tenant == ALL_TENANTS else key.tenant
-
-
 def _not_found(key: GroupKey) -> GroupNotFound:
-    return GroupNotFound(group=key.name, tenant_id=_tenant(key))
+    return GroupNotFound(group=key.name, tenant_id=key.tenant_id)

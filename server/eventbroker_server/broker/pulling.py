@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.consumer import ClosingReason
+from eventbroker_server.broker.tasks import wait_for
 from eventbroker_server.domain.errors import GroupNotFound, ShuttingDown
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ class Puller:
         while not consumer.closed.is_set():
             if not self.calls and not consumer.holds and loop.time() >= self._used_at + self._idle:
                 return
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._idle / 5):
-                    await consumer.closed.wait()
+            await wait_for(consumer.closed, self._idle / 5)
 
 
 class Pulling:

@@ -13,6 +13,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from eventbroker_server.broker.tasks import wait_for
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable, UnsafeStore
 from eventbroker_server.ports import Entry
 
@@ -110,11 +111,7 @@ class Relay:
                 next_sweep = loop.time()
             if not self._waiting and not self._closed:
                 self._arrived.clear()
-                try:
-                    async with asyncio.timeout(max(0.0, next_sweep - loop.time())):
-                        await self._arrived.wait()
-                except TimeoutError:
-                    pass
+                await wait_for(self._arrived, next_sweep - loop.time())
 
     async def sweep(self) -> None:
         """Relay all that is committed and not relayed yet, and trim the tail."""

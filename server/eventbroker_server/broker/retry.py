@@ -11,9 +11,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+from eventbroker_server.broker.tasks import wait_for
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
 from eventbroker_server.domain.group import consumer_id_of
 from eventbroker_server.ports import Entry, Failure, Holding, Outcome, Recorded, Stale
@@ -110,7 +110,8 @@ class Retries:
         recorded = Recorded([], set())
         if group.ephemeral:
             again = [holding._replace(consumer=self._streams.aside) for holding, how in failed if not how.rejected]
-            await self._streams.hand_back(shard, name, generation, again)
+            if again:
+                await self._streams.hand_back(shard, name, generation, again)
         else:
             failures = [
                 Failure(
@@ -154,9 +155,7 @@ class Retries:
             except (StoreUnavailable, StreamsUnavailable) as exc:
                 log.warning("retries have to wait: %s", exc)
                 wait = _LONGEST_SLEEP
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.01, wait)):
-                    await self._wake.wait()
+            await wait_for(self._wake, max(0.01, wait))
 
     async def _forget_settled(self, membership: ShardMembership) -> None:
         key, shard = membership.group.key, membership.shard

@@ -100,11 +100,13 @@ class Settling:
 
     async def _true(self, deliveries: list[AckId], outcomes: list[Outcome]) -> list[Outcome]:
         """Tell what was settled from what failed: Redis knows of both only that they are not pending."""
+        if Outcome.ALREADY_SETTLED not in outcomes:
+            return outcomes
         lane = deliveries[0].lane
         by_outcome: dict[Outcome, set[int]] = {}
         for delivery, outcome in zip(deliveries, outcomes, strict=True):
             by_outcome.setdefault(outcome, set()).add(delivery.position)
-        gone = by_outcome.get(Outcome.ALREADY_SETTLED, set()) - by_outcome.get(Outcome.DONE, set())
+        gone = by_outcome[Outcome.ALREADY_SETTLED] - by_outcome.get(Outcome.DONE, set())
         if not gone:
             return outcomes
         with suppress(StoreUnavailable):  # then it stays untold

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from eventbroker_server.broker.delivery import Delivery
 from eventbroker_server.broker.follow import Follower
 from eventbroker_server.broker.membership import ShardMembership
 from eventbroker_server.broker.subscription import Subscription
-from eventbroker_server.broker.tasks import end
+from eventbroker_server.broker.tasks import end, wait_for
 from eventbroker_server.domain.errors import (
     GroupMismatch,
     GroupNotFound,
@@ -24,7 +24,7 @@ from eventbroker_server.domain.errors import (
     StreamsUnavailable,
 )
 from eventbroker_server.domain.filter import TypeFilter
-from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupKey, shards_of
+from eventbroker_server.domain.group import Group, GroupKey, shards_of
 from eventbroker_server.ports import Stale
 
 if TYPE_CHECKING:
@@ -134,10 +134,10 @@ class Subscriptions:
         """The group that is wished for, made if it does not exist. Raises GroupMismatch, GroupNotFound (if groups are
         not made here), StoreUnavailable."""
         if not wish.group:
-            key = GroupKey(wish.tenant or ALL_TENANTS, f"~{uuid.uuid4().hex}")
+            key = GroupKey.of(wish.tenant, f"~{uuid.uuid4().hex}")
             deadline = wish.ack_deadline or self._default_ack_deadline
             return Group(key, TypeFilter.of(*wish.patterns), deadline, ephemeral=True)
-        key = GroupKey(wish.tenant or ALL_TENANTS, wish.group)
+        key = GroupKey.of(wish.tenant, wish.group)
         wanted = Group(key, TypeFilter.of(*wish.patterns), wish.ack_deadline or self._default_ack_deadline)
         group = await self.group(key)
         if group is None:
@@ -248,9 +248,7 @@ class Subscriptions:
 
     async def drained(self, timeout: float) -> None:
         """Wait until no stream is open and each has given back what it held, but not for longer than this."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
-                await self._none_open.wait()
+        await wait_for(self._none_open, timeout)
 
     @property
     def count(self) -> int:

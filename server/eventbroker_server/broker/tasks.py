@@ -1,4 +1,4 @@
-"""Ending tasks for good."""
+"""Ending tasks for good, and waiting with a bound."""
 
 from __future__ import annotations
 
@@ -26,3 +26,12 @@ async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=0.1)
     log.error("tasks do not end", extra={"tasks": [task.get_name() for task in pending]})
+
+
+async def wait_for(event: asyncio.Event, seconds: float) -> bool:
+    """Wait until an event is set, but not for longer than this; answer whether it was."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -25,6 +25,16 @@ class GroupKey(NamedTuple):
     def __str__(self) -> str:
         return f"{self.tenant}:{self.name}"
 
+    @property
+    def tenant_id(self) -> str:
+        """The tenant as callers know it: empty for all of them."""
+        return "" if self.tenant == ALL_TENANTS else self.tenant
+
+    @classmethod
+    def of(cls, tenant_id: str, name: str) -> GroupKey:
+        """The key of a group as callers name it: no tenant stands for all of them."""
+        return cls(tenant_id or ALL_TENANTS, name)
+
     @classmethod
     def parse(cls, text: str) -> GroupKey:
         tenant, _, name = text.partition(":")

@@ -70,9 +70,10 @@ class Index(dict[str, int]):
         self[stream] = number = len(self)
         return number
 
-    def streams(self, keys: Keys) -> list[str]:
-        """The keys of those that are not the group's own."""
-        return [keys.events(stream) for stream in list(self)[2:]]
+    @property
+    def types(self) -> list[str]:
+        """Those that are not the group's own."""
+        return list(self)[2:]
 
 
 def entry_id(position: int, retry: int) -> str:

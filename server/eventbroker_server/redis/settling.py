@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eventbroker_server.ports import (
     Holding,
@@ -16,7 +16,7 @@ from eventbroker_server.redis.script import Index, Scripted, entry_id, fresh
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
-    from eventbroker_server.domain.ack_id import AckId
+    from eventbroker_server.domain.ack_id import AckId, Lane
     from eventbroker_server.ports import Entry
 
 
@@ -42,14 +42,13 @@ class Settling(Scripted):
         args = (lane.group, lane.generation, lane.consumer, self._to_tell(lane.consumer), int(seconds * 1000))
         return [_OUTCOMES[code] for code in await self._run("extend", names, *args, *items)]
 
-    def _fenced(self, deliveries: Sequence[AckId]) -> tuple[Any, list[str], list[object]]:
+    def _fenced(self, deliveries: Sequence[AckId]) -> tuple[Lane, list[str], list[object]]:
         lane = deliveries[0].lane
-        lanes = self._lanes(self._keys(lane.shard), lane.group, lane.generation, ())
         index = Index()
         items: list[object] = []
         for (_, _, _, stream, _), position, number, retry in deliveries:
             items += (index[stream], entry_id(position, retry), number, position)
-        return lane, lanes + index.streams(self._keys(lane.shard)), items
+        return lane, self._lanes(self._keys(lane.shard), lane.group, lane.generation, index.types), items
 
     async def hand_back(
         self, shard: int, group: str, generation: int, holdings: Sequence[Holding], *, tell: bool = False
@@ -99,7 +98,7 @@ class Settling(Scripted):
         for position, stream, consumer, number, retry in holdings:
             items += (index[stream], entry_id(position, retry), consumer, number, position)
         names = [keys.state(group), keys.extended(group), keys.signals, keys.failing(group)]
-        names += self._lanes(keys, group, generation, ()) + index.streams(keys)
+        names += self._lanes(keys, group, generation, index.types)
         told = self._to_tell(holdings[0].consumer) if tell and holdings else ""
         args = (group, generation, self.process, to, int(to == NOBODY), int(spare_extended), leave, told, note)
         return [_OUTCOMES[code] for code in await self._run("hand_back", names, *args, *items)]
@@ -120,9 +119,8 @@ class Settling(Scripted):
         for position, stream, _, number, retry in holdings:
             items += (index[stream], entry_id(position, retry), number, position, int(position in dead))
         names = [keys.state(group), keys.queued(group), keys.failing(group), keys.signals]
-        names += self._lanes(keys, group, generation, ())
-        args = (group, generation, FAILING, self.process, int(hold), *items)
-        await self._run("forget", names + index.streams(keys), *args)
+        names += self._lanes(keys, group, generation, index.types)
+        await self._run("forget", names, group, generation, FAILING, self.process, int(hold), *items)
 
     async def requeue(
         self, shard: int, group: str, generation: int, entries: Sequence[tuple[Entry, int, Holding | None]]
@@ -134,7 +132,7 @@ class Settling(Scripted):
             items += (entry.position, failed, entry.tenant_id, entry.body)
             items += (index[left.stream], entry_id(left.position, left.retry), left.number) if left else (-1, "", 0)
         names = [keys.state(group), keys.queued(group), keys.done(group), keys.failing(group), keys.signals]
-        names += self._lanes(keys, group, generation, ()) + index.streams(keys)
+        names += self._lanes(keys, group, generation, index.types)
         args = (group, generation, self.process, FAILING, _MOST_RETRIES, *items)
         return bool(fresh(await self._run("requeue", names, *args)))
 

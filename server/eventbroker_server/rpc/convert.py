@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from eventbroker.v1 import event_pb2
 
-from eventbroker_server.domain.errors import InvalidArgument, Violation
+from eventbroker_server.domain.errors import Violation
 from eventbroker_server.domain.event import DataForm, Event, Metadata
 from eventbroker_server.domain.names import (
     ID_RULE,
@@ -31,7 +31,6 @@ from eventbroker_server.rpc.wire import field_tag, varint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from eventbroker_server.domain.event import StoredEvent
@@ -216,19 +215,6 @@ def _metadata(message: event_pb2.Metadata, wrong: Callable[[str, str], None]) ->
                 f'metadata.attributes["{name}"]', f"must be at most {MAX_ATTRIBUTE_CHARACTERS} characters without NUL"
             )
     return Metadata(message.source, message.caused_by, message.entity_version, tags, attributes)
-
-
-def seconds_of(duration: Duration, path: str, low: float, high: float, violations: list[Violation]) -> float:
-    """A duration in seconds, within bounds."""
-    seconds = duration.seconds + duration.nanos / 1e9
-    if not low <= seconds <= high:
-        violations.append(Violation(path, f"must be from {low:g} s to {high:g} s, not {seconds:g} s"))
-    return seconds
-
-
-def raise_if_any(violations: list[Violation]) -> None:
-    if violations:
-        raise InvalidArgument(violations)
 
 
 def set_time(stamp: Timestamp, moment: datetime) -> None:

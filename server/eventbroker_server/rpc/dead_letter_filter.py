@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from eventbroker_server.domain.dead_letter import DeadLetterFilter
 from eventbroker_server.domain.errors import Violation
 from eventbroker_server.domain.filter import TypeFilter
-from eventbroker_server.domain.names import ID_RULE, NAME_RULE, PATTERN_RULE, is_id, is_name, is_type_pattern
-from eventbroker_server.rpc.convert import EPOCH
+from eventbroker_server.domain.names import ID_RULE, is_id
+from eventbroker_server.rpc.rules import check_name, check_patterns, moment_of
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from eventbroker.v1 import dead_letter_service_pb2 as pb
 
-MAX_PATTERNS = 100
 MAX_EVENT_IDS = 1_000
-_FIRST_SECOND = -62_135_596_800  # 0001-01-01T00:00:00
-_LAST_SECOND = 253_402_300_799  # 9999-12-31T23:59:59
 _TIME_RULE = "must be from 0001-01-01T00:00:00Z to 9999-12-31T23:59:59Z, with nanos below 1,000,000,000"
 
 
@@ -35,14 +33,9 @@ def filter_of(
         wrong("all", "must stand alone: leave it out, or the other fields")
     if explicit and not said:
         wrong("all", "must be set to mean all dead letters of the group; or set another field")
-    if len(message.event_types) > MAX_PATTERNS:
-        wrong("event_types", f"must be at most {MAX_PATTERNS}")
-    for number, pattern in enumerate(message.event_types[:MAX_PATTERNS]):
-        if not is_type_pattern(pattern):
-            wrong(f"event_types[{number}]", PATTERN_RULE)
+    check_patterns(message.event_types, "filter.event_types", violations)
     for field in ("aggregate_type", "event_tenant_id"):
-        if field in said and not is_name(getattr(message, field)):
-            wrong(field, f"{NAME_RULE}, or be empty")
+        check_name(getattr(message, field), f"filter.{field}", violations, optional=True)
     for field in ("aggregate_id", "reason_contains"):
         if field in said and not is_id(getattr(message, field)):
             wrong(field, f"{ID_RULE}, or be empty")
@@ -60,13 +53,9 @@ def filter_of(
             wrong("event_tenant_id", "is required with event_ids, as the group gets the events of all tenants")
     moments: dict[str, datetime | None] = {}
     for field in ("dead_after", "dead_before"):
-        moments[field] = None
-        if field in said:
-            stamp = getattr(message, field)
-            if _FIRST_SECOND <= stamp.seconds <= _LAST_SECOND and 0 <= stamp.nanos < 1_000_000_000:
-                moments[field] = EPOCH + timedelta(0, stamp.seconds, stamp.nanos // 1000)
-            else:
-                wrong(field, _TIME_RULE)
+        moments[field] = moment_of(getattr(message, field)) if field in said else None
+        if field in said and moments[field] is None:
+            wrong(field, _TIME_RULE)
     return DeadLetterFilter(
         types=TypeFilter.of(*message.event_types),
         aggregate_type=message.aggregate_type,

@@ -8,12 +8,13 @@ from eventbroker.v1 import dead_letter_service_pb2 as pb
 from eventbroker.v1.dead_letter_service_pb2_grpc import DeadLetterServiceServicer
 
 from eventbroker_server.domain.errors import DeadLetterNotFound, GroupNotFound, Violation
-from eventbroker_server.domain.group import ALL_TENANTS, GroupKey
+from eventbroker_server.domain.group import GroupKey
 from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
 from eventbroker_server.rpc import dead_letter_page
 from eventbroker_server.rpc.auth import PRINCIPAL
-from eventbroker_server.rpc.convert import event_message, raise_if_any, set_time
+from eventbroker_server.rpc.convert import event_message, set_time
 from eventbroker_server.rpc.dead_letter_filter import filter_of
+from eventbroker_server.rpc.rules import check_name, raise_if_any
 
 if TYPE_CHECKING:
     import grpc
@@ -112,7 +113,7 @@ class DeadLetterServicer(DeadLetterServiceServicer):
     async def _group(self, tenant: str, request: _Request) -> GroupKey:
         """Raises TenantForbidden, GroupNotFound."""
         PRINCIPAL.get().tenant_for(tenant)
-        key = GroupKey(tenant or ALL_TENANTS, request.group)
+        key = GroupKey.of(tenant, request.group)
         if await self._groups.find(key) is None:
             raise GroupNotFound(group=request.group)
         return key
@@ -120,11 +121,9 @@ class DeadLetterServicer(DeadLetterServiceServicer):
 
 def _addressed(request: _Request) -> tuple[str, list[Violation]]:
     """The tenant of the group, empty for all of them, and what is wrong with the names."""
-    violations = []
-    if not is_name(request.group):
-        violations.append(Violation("group", NAME_RULE))
-    if request.tenant_id and not is_name(request.tenant_id):
-        violations.append(Violation("tenant_id", f"{NAME_RULE}, or be empty"))
+    violations: list[Violation] = []
+    check_name(request.group, "group", violations)
+    check_name(request.tenant_id, "tenant_id", violations, optional=True)
     return request.tenant_id or PRINCIPAL.get().tenant or "", violations
 
 

@@ -10,7 +10,8 @@ from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceService
 from eventbroker_server.domain.errors import EventNotFound, Violation
 from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
 from eventbroker_server.rpc.auth import PRINCIPAL
-from eventbroker_server.rpc.convert import event_message, raise_if_any
+from eventbroker_server.rpc.convert import event_message
+from eventbroker_server.rpc.rules import raise_if_any
 
 if TYPE_CHECKING:
     import grpc

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from eventbroker.v1 import group_service_pb2 as pb
@@ -13,14 +12,14 @@ from eventbroker.v1.group_service_pb2_grpc import GroupServiceServicer
 
 from eventbroker_server.domain.errors import Violation
 from eventbroker_server.domain.filter import TypeFilter
-from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupChange, GroupKey
-from eventbroker_server.domain.names import ID_RULE, NAME_RULE, PATTERN_RULE, is_id, is_name, is_type_pattern
+from eventbroker_server.domain.group import Group, GroupChange, GroupKey
+from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
 from eventbroker_server.domain.point import AfterPosition, AtTime, Edge
 from eventbroker_server.domain.retry import RetryPolicy
 from eventbroker_server.rpc.auth import PRINCIPAL
-from eventbroker_server.rpc.convert import EPOCH, raise_if_any, seconds_of
 from eventbroker_server.rpc.explain import explained
-from eventbroker_server.rpc.wish import MAX_DEADLINE, MAX_PATTERNS, MIN_DEADLINE
+from eventbroker_server.rpc.rules import check_name, check_patterns, moment_of, raise_if_any, seconds_of
+from eventbroker_server.rpc.wish import MAX_DEADLINE, MIN_DEADLINE
 
 if TYPE_CHECKING:
     import grpc
@@ -36,7 +35,6 @@ _DEFAULT_RETENTION = 30 * _DAY
 _MASKABLE = ("event_types", "ack_deadline", "retry_policy", "dead_letter_policy")
 _HOLD_RULE = "must be false, unless the group's ordering is ORDERING_BY_AGGREGATE"
 _PAGE, _MOST_PAGE = 100, 1_000
-_FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
 _EDGES = {
     subscriber_service_pb2.START_POINT_EARLIEST: Edge.EARLIEST,
     subscriber_service_pb2.START_POINT_LATEST: Edge.LATEST,
@@ -102,9 +100,8 @@ class GroupServicer(GroupServiceServicer):
         request: pb.ListGroupsRequest,
         context: grpc.aio.ServicerContext[pb.ListGroupsRequest, pb.ListGroupsResponse],
     ) -> pb.ListGroupsResponse:
-        violations = []
-        if request.tenant_id and not is_name(request.tenant_id):
-            violations.append(Violation("tenant_id", f"{NAME_RULE}, or be empty"))
+        violations: list[Violation] = []
+        check_name(request.tenant_id, "tenant_id", violations, optional=True)
         if not 0 <= request.page_size <= _MOST_PAGE:
             violations.append(Violation("page_size", f"must be from 1 to {_MOST_PAGE}, or 0"))
         if (after := _after(request.page_token)) is None:
@@ -210,17 +207,15 @@ class GroupServicer(GroupServiceServicer):
 
 
 def _name_faults(request: _Named) -> list[Violation]:
-    violations = []
-    if not is_name(request.name):
-        violations.append(Violation("name", NAME_RULE))
-    if request.tenant_id and not is_name(request.tenant_id):
-        violations.append(Violation("tenant_id", f"{NAME_RULE}, or be empty"))
+    violations: list[Violation] = []
+    check_name(request.name, "name", violations)
+    check_name(request.tenant_id, "tenant_id", violations, optional=True)
     return violations
 
 
 def _key(request: _Named) -> GroupKey:
     """Raises TenantForbidden."""
-    return GroupKey(PRINCIPAL.get().tenant_for(request.tenant_id) or ALL_TENANTS, request.name)
+    return GroupKey.of(PRINCIPAL.get().tenant_for(request.tenant_id), request.name)
 
 
 def _event_tenant(request: pb.ExplainDeliveryRequest | pb.WaitForGroupRequest, violations: list[Violation]) -> str:
@@ -237,15 +232,8 @@ def _checked_key(request: _Named) -> GroupKey:
 
 
 def _filter(request: pb.CreateGroupRequest | pb.UpdateGroupRequest, violations: list[Violation]) -> TypeFilter:
-    patterns = request.event_types
-    if len(patterns) > MAX_PATTERNS:
-        violations.append(Violation("event_types", f"must be at most {MAX_PATTERNS}"))
-    violations += [
-        Violation(f"event_types[{number}]", PATTERN_RULE)
-        for number, pattern in enumerate(patterns[:MAX_PATTERNS])
-        if not is_type_pattern(pattern)
-    ]
-    return TypeFilter.of(*patterns)
+    check_patterns(request.event_types, "event_types", violations)
+    return TypeFilter.of(*request.event_types)
 
 
 def _retry(request: pb.CreateGroupRequest | pb.UpdateGroupRequest, violations: list[Violation]) -> RetryPolicy:
@@ -290,9 +278,8 @@ def _point(message: pb.LogPoint, path: str, violations: list[Violation]) -> LogP
             violations.append(Violation(f"{path}.position", "must not be negative"))
         return AfterPosition(message.position)
     elif kind == "time":
-        seconds, nanos = message.time.seconds, message.time.nanos
-        if _FIRST_SECOND <= seconds <= _LAST_SECOND and 0 <= nanos < 1_000_000_000:
-            return AtTime(EPOCH + timedelta(0, seconds, nanos // 1000))
+        if (moment := moment_of(message.time)) is not None:
+            return AtTime(moment)
         violations.append(Violation(f"{path}.time", "must be of the years 1 to 9999, with nanos below 1,000,000,000"))
     else:
         violations.append(Violation(path, "is required: one of edge, position, time"))
@@ -311,7 +298,7 @@ def _after(token: str) -> str | None:
 def _message(group: Group) -> pb.Group:
     message = pb.Group(
         name=group.key.name,
-        tenant_id="" if group.key.tenant == ALL_TENANTS else group.key.tenant,
+        tenant_id=group.key.tenant_id,
         event_types=sorted(group.filter.patterns),
         paused=group.paused,
         ordering=pb.ORDERING_BY_AGGREGATE if group.ordered else pb.ORDERING_NONE,

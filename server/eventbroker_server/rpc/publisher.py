@@ -13,7 +13,8 @@ from eventbroker_server.broker.decide import Expectation
 from eventbroker_server.domain.errors import BrokerError, InvalidArgument, Violation
 from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
 from eventbroker_server.rpc.auth import PRINCIPAL
-from eventbroker_server.rpc.convert import event_of, raise_if_any
+from eventbroker_server.rpc.convert import event_of
+from eventbroker_server.rpc.rules import raise_if_any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

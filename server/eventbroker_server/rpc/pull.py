@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from eventbroker.v1 import subscriber_service_pb2 as pb
 
 from eventbroker_server.domain.errors import Violation
-from eventbroker_server.rpc.convert import seconds_of
+from eventbroker_server.rpc.rules import seconds_of
 from eventbroker_server.rpc.told import batch
 from eventbroker_server.rpc.wire import field_tag, sized
 from eventbroker_server.rpc.wish import wish_of

@@ -9,7 +9,7 @@ from eventbroker.v1 import subscriber_service_pb2 as pb
 from eventbroker_server.broker.settle import Nack, NackAction
 from eventbroker_server.domain.errors import Violation
 from eventbroker_server.domain.names import has_control_characters
-from eventbroker_server.rpc.convert import raise_if_any, seconds_of
+from eventbroker_server.rpc.rules import raise_if_any, seconds_of
 from eventbroker_server.rpc.wish import MAX_DEADLINE, MIN_DEADLINE
 
 if TYPE_CHECKING:

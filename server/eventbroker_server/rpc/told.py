@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from eventbroker.v1 import subscriber_service_pb2 as pb
 
 from eventbroker_server.broker.subscription import CaughtUp, Farewell, HandedOver
-from eventbroker_server.domain.group import ALL_TENANTS
 from eventbroker_server.rpc.convert import set_time
 from eventbroker_server.rpc.wire import field_tag, sized, varint
 
@@ -22,7 +21,7 @@ def opened(subscription: Subscription) -> pb.SubscribeResponse:
     said.group = group.key.name
     said.consumer_id = subscription.consumer.id
     said.event_types.extend(sorted(group.filter.patterns))
-    said.tenant_id = "" if group.key.tenant == ALL_TENANTS else group.key.tenant
+    said.tenant_id = group.key.tenant_id
     said.ack_deadline.FromMilliseconds(round(group.ack_deadline * 1000))
     said.flow_control.max_unsettled_events = flow.max_unsettled_events
     said.flow_control.max_unsettled_bytes = flow.max_unsettled_bytes

@@ -9,14 +9,12 @@ from eventbroker.v1 import subscriber_service_pb2 as pb
 from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.subscriptions import Wish
 from eventbroker_server.domain.errors import Violation
-from eventbroker_server.domain.names import NAME_RULE, PATTERN_RULE, is_name, is_type_pattern
-from eventbroker_server.rpc.convert import raise_if_any, seconds_of
+from eventbroker_server.rpc.rules import check_name, check_patterns, raise_if_any, seconds_of
 
 if TYPE_CHECKING:
     from eventbroker_server.domain.principal import Principal
 
 MIN_DEADLINE, MAX_DEADLINE = 1.0, 12 * 3600.0
-MAX_PATTERNS = 100
 _BOUNDS = {
     "max_unsettled_events": (1, 10_000),
     "max_unsettled_bytes": (1, 1 << 40),
@@ -42,18 +40,9 @@ def wish_of(
     violations: list[Violation],
 ) -> Wish:
     """Raises InvalidArgument with these violations and those of the fields that both requests have; TenantForbidden."""
-    violations += [
-        Violation(field, f"{NAME_RULE}, or be empty")
-        for field in ("group", "consumer_id", "tenant_id")
-        if getattr(request, field) and not is_name(getattr(request, field))
-    ]
-    if len(request.event_types) > MAX_PATTERNS:
-        violations.append(Violation("event_types", f"must be at most {MAX_PATTERNS}"))
-    violations += [
-        Violation(f"event_types[{number}]", PATTERN_RULE)
-        for number, pattern in enumerate(request.event_types[:MAX_PATTERNS])
-        if not is_type_pattern(pattern)
-    ]
+    for field in ("group", "consumer_id", "tenant_id"):
+        check_name(getattr(request, field), field, violations, optional=True)
+    check_patterns(request.event_types, "event_types", violations)
     if request.start not in pb.StartPoint.values():
         violations.append(Violation("start", "is not a StartPoint"))
     deadline = None
