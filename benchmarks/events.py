@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from eventbroker.v1 import event_pb2, publisher_service_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 AGGREGATES = 10_000  # written in turn
 TYPES = ("user.updated", "role.assigned", "session.started")
 GROUP_TYPES = ("user.*", "role.*", "session.*")
 TENANT = "acme"
+LIGHT_TENANTS = tuple(f"tenant-{number:02}" for number in range(99))
 
 _OTHER = "01980a5e-7c1d-7f3a-9b42-6d1f0c9e8a75"
 _JSON = json.dumps(
@@ -59,8 +60,9 @@ def sizes() -> tuple[int, int]:
     return len(next(requests(1)).events[0].SerializeToString()), len(_JSON)
 
 
-def requests(size: int) -> Iterator[publisher_service_pb2.PublishRequest]:
-    """Requests of `size` events each, without end. No event id comes twice, whoever else makes some."""
+def requests(size: int, tenants: Sequence[str] = (TENANT,)) -> Iterator[publisher_service_pb2.PublishRequest]:
+    """Requests of `size` events each, of these tenants in turn, without end. No event id comes twice, whoever else
+    makes some."""
     run = uuid.uuid4().hex[:24]
     number = count()
     while True:
@@ -70,6 +72,7 @@ def requests(size: int) -> Iterator[publisher_service_pb2.PublishRequest]:
             event.CopyFrom(_TEMPLATES[n % len(_TEMPLATES)])
             event.event_id = f"{run}{n:012}"
             event.aggregate_id = f"user-{n % AGGREGATES:05}"
+            event.tenant_id = tenants[n % len(tenants)]
         yield request
 
 

@@ -19,7 +19,7 @@ from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceStub
 from benchmarks.events import GROUP_TYPES, INSERT, TENANT, requests, rows
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
     from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceAsyncStub
 
@@ -131,8 +131,16 @@ async def consume(line: Line, target: str, request: subscribing.SubscribeRequest
         return work
 
 
-async def keep_pace(line: Line, target: str, rate: float, events: int) -> Latencies:
-    """Publish an event a call on a fixed schedule, whatever the answers take, and take and ack each as it comes."""
+async def keep_pace(
+    line: Line,
+    target: str,
+    rate: float,
+    events: int,
+    consumer: subscribing.SubscribeRequest,
+    tenants: Sequence[str] = (TENANT,),
+) -> Latencies:
+    """Publish an event a call on a fixed schedule, whatever the answers take, and take and ack each as it comes. What
+    else the group gets is acked, too."""
     due: dict[str, float] = {}
     arrived: dict[str, float] = {}
     answered: list[float] = []
@@ -143,7 +151,8 @@ async def keep_pace(line: Line, target: str, rate: float, events: int) -> Latenc
         async def handle(deliveries: list[subscribing.Delivery]) -> None:
             now = time.monotonic()
             for delivery in deliveries:
-                arrived.setdefault(delivery.event.event_id, now)
+                if (event_id := delivery.event.event_id) in due:
+                    arrived.setdefault(event_id, now)
             await subscriber.Ack(
                 subscribing.AckRequest(ack_ids=[delivery.ack_id for delivery in deliveries]), timeout=CALL_TIMEOUT
             )
@@ -154,8 +163,8 @@ async def keep_pace(line: Line, target: str, rate: float, events: int) -> Latenc
             await publisher.Publish(request, timeout=CALL_TIMEOUT)
             answered.append(time.monotonic() - at)
 
-        async with _subscribed(subscriber, wish("pace"), 1, handle), asyncio.TaskGroup() as calls:
-            supply = requests(1)
+        async with _subscribed(subscriber, consumer, 1, handle), asyncio.TaskGroup() as calls:
+            supply = requests(1, tenants)
             line.say("ready")
             await line.hear()
             began = time.monotonic()
@@ -175,28 +184,31 @@ async def make_group(line: Line, target: str, request: subscribing.SubscribeRequ
         pass
 
 
-async def make_ordered_group(line: Line, target: str, name: str) -> None:
-    """Make a group that gets the events of an aggregate one after the other, from now on."""
+async def create_group(line: Line, target: str, group: managing.CreateGroupRequest) -> None:
+    """Make a group through GroupService."""
     line.say("ready")
     async with _channel(target) as channel:
-        await GroupServiceStub(channel).CreateGroup(
-            managing.CreateGroupRequest(
-                name=name,
-                event_types=GROUP_TYPES,
-                tenant_id=TENANT,
-                start=managing.LogPoint(edge=subscribing.START_POINT_LATEST),
-                ordering=managing.ORDERING_BY_AGGREGATE,
-            ),
-            timeout=CALL_TIMEOUT,
-        )
+        await GroupServiceStub(channel).CreateGroup(group, timeout=CALL_TIMEOUT)
 
 
-def wish(group: str, *, latest: bool = True) -> subscribing.SubscribeRequest:
+def in_turn(name: str, *, fair: bool = False) -> managing.CreateGroupRequest:
+    """A group that gets the events of an aggregate one after the other, or those of all tenants in turn."""
+    return managing.CreateGroupRequest(
+        name=name,
+        event_types=GROUP_TYPES,
+        tenant_id="" if fair else TENANT,
+        start=managing.LogPoint(edge=subscribing.START_POINT_LATEST),
+        ordering=managing.ORDERING_NONE if fair else managing.ORDERING_BY_AGGREGATE,
+        fairness=managing.FAIRNESS_BY_TENANT if fair else managing.FAIRNESS_NONE,
+    )
+
+
+def wish(group: str, *, latest: bool = True, tenant: str = TENANT) -> subscribing.SubscribeRequest:
     """A subscription of a consumer that wants much at a time."""
     return subscribing.SubscribeRequest(
         group=group,
         event_types=GROUP_TYPES,
-        tenant_id=TENANT,
+        tenant_id=tenant,
         start=subscribing.START_POINT_LATEST if latest else subscribing.START_POINT_EARLIEST,
         flow_control=subscribing.FlowControl(max_unsettled_events=5_000, max_batch_events=500),
     )

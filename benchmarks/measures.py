@@ -8,13 +8,26 @@ from dataclasses import dataclass
 from statistics import quantiles
 from typing import TYPE_CHECKING
 
-from benchmarks.loads import Work, consume, insert, keep_pace, make_group, make_ordered_group, publish, wish
+from benchmarks.events import LIGHT_TENANTS, TENANT
+from benchmarks.loads import (
+    Latencies,
+    Work,
+    consume,
+    create_group,
+    in_turn,
+    insert,
+    keep_pace,
+    make_group,
+    publish,
+    wish,
+)
 from benchmarks.worker import worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
+    from eventbroker.v1.group_service_pb2 import CreateGroupRequest
     from eventbroker.v1.subscriber_service_pb2 import SubscribeRequest
 
     from benchmarks.cpu import Usage
@@ -24,7 +37,18 @@ BATCH, BATCHES_IN_FLIGHT, CALLS_IN_FLIGHT = 100, 8, 64
 BACKLOG = 100_000
 PACE = 100.0  # events per second
 NO_END = 10**9
-MEASURES = ("bare", "end-to-end", "publish", "unary", "latency", "history", "backlog", "ordered", "ordered-backlog")
+MEASURES = (
+    "bare",
+    "end-to-end",
+    "publish",
+    "unary",
+    "latency",
+    "history",
+    "backlog",
+    "ordered",
+    "ordered-backlog",
+    "fair",
+)
 
 
 @dataclass(frozen=True)
@@ -47,19 +71,22 @@ async def play(stage: Stage, only: set[str], seconds: float) -> AsyncIterator[Fo
                 yield Found("history", await _drain(broker, wish("history", latest=False)))
     if only <= {"bare", "history"}:
         return
+    if "fair" in only:
+        async with stage.database() as database, stage.broker(database) as broker:
+            yield Found("fair", await _fair(broker, round(2 * seconds * PACE)))
     async with stage.database() as database, stage.broker(database) as broker:
         await _end_to_end(broker, "warm-up", BATCH, BATCHES_IN_FLIGHT, 0.3)
         if "end-to-end" in only:
             yield Found("end-to-end", await _end_to_end(broker, "batches", BATCH, BATCHES_IN_FLIGHT, seconds))
         if "ordered" in only:
-            await _ordered_group(broker, "ordered")
+            await _create(broker, in_turn("ordered"))
             yield Found("ordered", await _end_to_end(broker, "ordered", BATCH, BATCHES_IN_FLIGHT, seconds))
         if "unary" in only:
             yield Found("unary", await _end_to_end(broker, "unary", 1, CALLS_IN_FLIGHT, seconds))
         if "latency" in only:
             yield Found("latency", await _latency(broker, round(2 * seconds * PACE)))
         if only & {"publish", "backlog", "ordered-backlog"}:
-            await _ordered_group(broker, "ordered-backlog")
+            await _create(broker, in_turn("ordered-backlog"))
             async with worker(make_group, broker.target, wish("backlog")) as line:
                 await line.hear()
             yield Found("publish", await _publish(broker))
@@ -92,8 +119,8 @@ async def _end_to_end(broker: Broker, group: str, batch: int, in_flight: int, se
     return _rate(work) | _costs(work, used)
 
 
-async def _ordered_group(broker: Broker, name: str) -> None:
-    async with worker(make_ordered_group, broker.target, name) as line:
+async def _create(broker: Broker, group: CreateGroupRequest) -> None:
+    async with worker(create_group, broker.target, group) as line:
         await line.hear()
 
 
@@ -120,11 +147,32 @@ async def _drain(broker: Broker, request: SubscribeRequest) -> dict[str, float]:
     return _rate(work) | _costs(work, used)
 
 
-async def _latency(broker: Broker, events: int) -> dict[str, float]:
-    async with worker(keep_pace, broker.target, PACE, events) as line:
+async def _fair(broker: Broker, events: int) -> dict[str, float]:
+    """The latency of events of 99 tenants, alone and beside a tenant with a backlog."""
+    consumer = wish("fair", tenant="")
+    await _create(broker, in_turn("fair", fair=True))
+    alone = await _pace(broker, events, consumer, LIGHT_TENANTS)
+    async with worker(publish, broker.target, BATCH, BATCHES_IN_FLIGHT, BACKLOG, NO_END) as line:
         line.say("go")
-        found = await line.hear()
+        await line.hear()
+    await broker.caught_up()
+    beside = await _pace(broker, events, consumer, LIGHT_TENANTS)
+    figures = _percentiles("alone", alone.delivery) | _percentiles("beside", beside.delivery)
+    return figures | {"p99_ratio": figures["beside_p99_ms"] / figures["alone_p99_ms"]}
+
+
+async def _latency(broker: Broker, events: int) -> dict[str, float]:
+    found = await _pace(broker, events, wish("pace"))
     return _percentiles("delivery", found.delivery) | _percentiles("publish", found.publish)
+
+
+async def _pace(
+    broker: Broker, events: int, consumer: SubscribeRequest, tenants: Sequence[str] = (TENANT,)
+) -> Latencies:
+    async with worker(keep_pace, broker.target, PACE, events, consumer, tenants) as line:
+        line.say("go")
+        found: Latencies = await line.hear()
+    return found
 
 
 def _rate(work: Work) -> dict[str, float]:

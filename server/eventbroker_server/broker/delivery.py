@@ -131,7 +131,7 @@ class Delivery:
                     if event_type in membership.types:
                         self.wake()
                     elif self.group.filter.matches(event_type):
-                        if not self.group.ordered:
+                        if not self.group.in_turn:
                             membership.lose()  # a new type: join it
                         self.wake()
 
@@ -348,7 +348,7 @@ class Delivery:
             if not membership.is_open:
                 continue
             await self._retries.go_on(self.group, membership.shard, membership.generation, membership.types)
-            if self.group.ordered:
+            if self.group.in_turn:
                 self.wake()  # some may have waited for their turn long enough to ask again
             if self.group.ephemeral:
                 continue  # its one consumer is here

@@ -105,13 +105,13 @@ class ShardMembership:
         membership = self._membership
         wanted = str(self.group.filter)
         state = await self._streams.open_group(
-            self.shard, self._name, joining, membership, make=False, filter_text=wanted, ordered=self.group.ordered
+            self.shard, self._name, joining, membership, make=False, filter_text=wanted, in_turn=self.group.in_turn
         )
         if state is None:
             last = max(membership.generation, self.generation)  # a generation must not come twice
             membership = self._membership = await self._next_generation(membership._replace(generation=last))
             state = await self._streams.open_group(
-                self.shard, self._name, joining, membership, make=True, filter_text=wanted, ordered=self.group.ordered
+                self.shard, self._name, joining, membership, make=True, filter_text=wanted, in_turn=self.group.in_turn
             )
             if state is None:
                 raise Stale
@@ -145,10 +145,10 @@ class ShardMembership:
         there may be more. Live events come after history. Raises Stale."""
         generation = self.generation
         received: list[Received] = []
-        if not self.caught_up or self.group.ordered:
+        if not self.caught_up or self.group.in_turn:
             received = await self._streams.read(self.shard, self._name, generation, consumer, (), count)
             self.caught_up = len(received) < count and not (self._state and self._state.backfilling)
-        if self.caught_up and not self.group.ordered and (left := count - len(received)):
+        if self.caught_up and not self.group.in_turn and (left := count - len(received)):
             received += await self._streams.read(self.shard, self._name, generation, consumer, self.types, left)
         more = len(received) == count
         if self.group.ephemeral:  # nobody else counts its attempts
@@ -163,7 +163,7 @@ class ShardMembership:
         """Feed one page of history into the backfill, if there is any and the backfill is low; answer whether it did.
         Raises Stale."""
         state = self._state
-        if state is not None and self.group.ordered:
+        if state is not None and self.group.in_turn:
             return await self._feed_lines(state)
         if state is None or not state.backfilling:
             return False

@@ -1,21 +1,24 @@
-"""Order by aggregate: the next event of an aggregate is handed out when the one before it is settled or given up.
+"""Groups that are fed in turn.
 
-The lines are in Redis, one for each aggregate, and change in the same steps that feed and settle; so all brokers serve
-an ordered group at once, and none holds a lease. What waits for another attempt, or was given up, is in PostgreSQL:
-before an event goes that had to wait for its turn, PostgreSQL is asked whether another goes before it.
+In an ordered group the next event of an aggregate is handed out when the one before it is settled or given up. In a
+fair group a tenant has so many events out or to be read at most, so that those of another tenant wait for few.
+
+The lines are in Redis, and change in the same steps that feed and settle; so all brokers serve such a group at once,
+and none holds a lease. What waits for another attempt, or was given up, is in PostgreSQL: before an event goes that had
+to wait for its turn, PostgreSQL is asked whether another goes before it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventbroker_server.ports import Bring, Bringing, Entry, InLine, Waiting
+from eventbroker_server.ports import Bring, Bringing, Entry, InLine, Line, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from eventbroker_server.broker.announce import Announcer
-    from eventbroker_server.domain.event import StoredEvent
+    from eventbroker_server.domain.event import AggregateKey, StoredEvent
     from eventbroker_server.domain.group import Group
     from eventbroker_server.ports import Codec, Due, GroupState, Holding, RetryStore, Streams, Turn
 
@@ -39,10 +42,14 @@ class Ordering:
         self, group: Group, shard: int, state: GroupState, upto: int, events: Sequence[StoredEvent]
     ) -> GroupState:
         """Put events, which are all of the group between state.fed and `upto`, into their lines."""
-        aggregates = {stored.event.aggregate for stored in events}
+        aggregates = {stored.event.aggregate for stored in events} if group.ordered else set()
         blocked = await self._store.blocked(group, shard, aggregates) if aggregates else set()
         entries = [
-            InLine(Entry.of(stored, self._codec), stored.event.line, stored.event.aggregate in blocked)
+            InLine(
+                Entry.of(stored, self._codec),
+                _line(group, stored.event.aggregate),
+                stored.event.aggregate in blocked,
+            )
             for stored in events
         ]
         return await self._streams.feed_lines(shard, str(group.key), state, upto, entries, str(group.filter))
@@ -52,7 +59,7 @@ class Ordering:
     ) -> set[int]:
         """Events whose next attempt is due, each with the delivery that failed, if it may still be set aside. Answers
         which are on their way as new ones, and so were left out."""
-        events = [(Waiting(one.position, one.failed), "\x1f".join(one.aggregate), left) for one, left in due]
+        events = [(Waiting(one.position, one.failed), _line(group, one.aggregate), left) for one, left in due]
         return set(await self._streams.line_up(shard, str(group.key), generation, events))
 
     async def bring(self, group: Group, shard: int, generation: int) -> None:
@@ -71,7 +78,7 @@ class Ordering:
         decisions: list[Bringing] = []
         size = 0
         for turn in turns:
-            decision = self._decide(turn, over=turn.stored.position in over)
+            decision = self._decide(group, turn, over=turn.stored.position in over)
             size += len(decision.body)
             if decisions and size > _PAGE_BYTES:
                 break
@@ -79,10 +86,15 @@ class Ordering:
         if decisions:
             await self._streams.bring(shard, name, generation, decisions)
 
-    def _decide(self, turn: Turn, *, over: bool) -> Bringing:
+    def _decide(self, group: Group, turn: Turn, *, over: bool) -> Bringing:
         if over or (turn.dead and turn.failed is None):
             return Bringing(turn.stored.position, Bring.OVER)
-        if turn.waits:
+        if turn.waits and group.ordered:
             return Bringing(turn.stored.position, Bring.LATER)
         entry = Entry.of(turn.stored, self._codec)
         return Bringing(entry.position, Bring.GO, turn.failed, entry.tenant_id, entry.body)
+
+
+def _line(group: Group, aggregate: AggregateKey) -> Line:
+    """No id has the character that separates the parts."""
+    return Line("\x1f".join(aggregate) if group.ordered else "", aggregate[0] if group.fair else "")

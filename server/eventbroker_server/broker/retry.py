@@ -171,7 +171,7 @@ class Retries:
                 whole = len(due) == _PAGE
                 if not due:
                     return False
-                if membership.group.ordered:
+                if membership.group.in_turn:
                     waiting = [(one, _failed(one, generation)) for one in due]
                     left_out = await self._ordering.line_up(membership.group, shard, generation, waiting)
                     due[:] = [one for one in due if one.position not in left_out]

@@ -64,11 +64,6 @@ class Event(NamedTuple):
         return self[:2]
 
     @property
-    def line(self) -> str:
-        """Names the aggregate; no id has the character that separates the parts."""
-        return "\x1f".join(self.aggregate)
-
-    @property
     def aggregate(self) -> AggregateKey:
         return (self.tenant_id, self.aggregate_type, self.aggregate_id)
 

@@ -46,7 +46,8 @@ class Group:
     """A consumer group: who gets which events, how long a consumer has for one, what happens when it fails, and how
     long what was given up is kept. Times are in seconds. An ephemeral group goes with its stream: PostgreSQL does not
     know it. An ordered group gets the events of an aggregate one after the other; with `hold`, what follows an event
-    that was given up is given up with it."""
+    that was given up is given up with it. A fair group, which is one of all tenants, gets those of its tenants in
+    turn."""
 
     key: GroupKey
     filter: TypeFilter
@@ -55,12 +56,18 @@ class Group:
     dead_letter_retention: float = 30 * 86_400.0
     paused: bool = False
     ordered: bool = False
+    fair: bool = False
     hold: bool = False
     ephemeral: bool = False
 
+    @property
+    def in_turn(self) -> bool:
+        """Whether it is fed all that it gets, event by event, as their turns come."""
+        return self.ordered or self.fair
+
     def joins(self, types: Iterable[str]) -> list[str]:
-        """Of these event types those whose streams it reads. An ordered group is fed all that it gets."""
-        return [] if self.ordered else sorted(filter(self.filter.matches, types))
+        """Of these event types those whose streams it reads."""
+        return [] if self.in_turn else sorted(filter(self.filter.matches, types))
 
     def wants_tenant(self, tenant_id: str) -> bool:
         """Whether it gets a tenant's events. What the broker says of itself is for those who ask for it."""

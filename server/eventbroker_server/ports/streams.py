@@ -43,9 +43,9 @@ class Received(NamedTuple):
 
 class GroupState(NamedTuple):
     """A group's state in one shard of Redis: live streams are read after `joined_at`, history up to `backfill_to` is
-    fed into its backfill stream, so far up to `fed`; `waiting` entries of it are not read. An ordered group is fed all:
-    there `backfill_to` is how far the shard is relayed, so many events are `behind` others of their aggregates, and so
-    many `released` have the turn and are to be brought."""
+    fed into its backfill stream, so far up to `fed`; `waiting` entries of it are not read. A group may be fed in turn,
+    which is all that it gets: there `backfill_to` is how far the shard is relayed, so many events are `behind` others
+    of their aggregates or tenants, and so many `released` are to be brought."""
 
     generation: int
     joined_at: int
@@ -78,11 +78,20 @@ class Holding(NamedTuple):
     retry: int = 0
 
 
+class Line(NamedTuple):
+    """Where an event stands in a group that is fed in turn: behind those of its aggregate, if the group is ordered, and
+    those of its tenant, if it is fair. Empty where not."""
+
+    aggregate: str
+    tenant: str
+
+
 class InLine(NamedTuple):
-    """An entry for an ordered group, its line, and whether PostgreSQL is to be asked before it goes."""
+    """An entry for such a group, its line, and whether PostgreSQL is to be asked before it goes. An entry without a
+    body is brought later."""
 
     entry: Entry
-    line: str
+    line: Line
     ask: bool
 
 
@@ -206,7 +215,7 @@ class Streams(Protocol):
         *,
         make: bool,
         filter_text: str = "",
-        ordered: bool = False,
+        in_turn: bool = False,
     ) -> GroupState | None:
         """Join the streams of `types`, which are those of the filter. None if the group is missing, of an earlier
         generation than the membership's, or has lost a stream; with `make` it is made anew at that generation instead,
@@ -216,7 +225,7 @@ class Streams(Protocol):
     async def feed(self, shard: int, group: str, state: GroupState, upto: int, entries: Sequence[Entry]) -> GroupState:
         """Add history between state.fed and `upto` to the backfill if nobody else did. Raises Stale."""
 
-    # Ordered groups.
+    # Groups that are fed in turn.
     async def feed_lines(
         self, shard: int, group: str, state: GroupState, upto: int, entries: Sequence[InLine], filter_text: str
     ) -> GroupState:
@@ -224,7 +233,7 @@ class Streams(Protocol):
         another."""
 
     async def line_up(
-        self, shard: int, group: str, generation: int, events: Sequence[tuple[Waiting, str, Holding | None]]
+        self, shard: int, group: str, generation: int, events: Sequence[tuple[Waiting, Line, Holding | None]]
     ) -> list[int]:
         """Events whose next attempt is due, each with its line and the delivery that failed, if it may still be set
         aside: they are released as they have the turn. Answers which are on their way as new ones, and so were left

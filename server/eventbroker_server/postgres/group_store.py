@@ -53,7 +53,7 @@ class PostgresGroupStore:
     async def create(self, group: Group, checkpoints: Mapping[int, int]) -> bool:
         retry = group.retry
         policy = (retry.initial, retry.multiplier, retry.maximum, retry.max_attempts, group.dead_letter_retention)
-        order = (group.ordered, group.hold)
+        order = (group.ordered, group.fair, group.hold)
         properties = (sorted(group.filter.patterns), group.ack_deadline, *policy, *order)
         async with self._pool.transaction() as connection:
             if not await connection.fetchval(QUERIES["create_group"], *group.key, *properties):
@@ -105,6 +105,7 @@ def _group(row: Any) -> Group:
         row["dead_letter_retention"],
         row["paused"],
         row["ordered"],
+        row["fair"],
         row["hold"],
     )
 

@@ -171,9 +171,9 @@ WHERE shard = $1 AND position > $2 AND position <= $3
 -- name: create_group
 INSERT INTO eventbroker.groups (
     tenant_id, name, event_types, ack_deadline, backoff_initial, backoff_multiplier, backoff_max, max_attempts,
-    dead_letter_retention, ordered, hold
+    dead_letter_retention, ordered, fair, hold
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT DO NOTHING
 RETURNING true;
 
@@ -216,11 +216,11 @@ WHERE tenant_id = $1 AND name = $2
 RETURNING *;
 
 -- name: forget_unwanted_retries
--- In an ordered group such an event has the turn of its aggregate: it is forgotten when it is due.
+-- In a group that is fed in turn such an event may have the turn of its aggregate: it is forgotten when it is due.
 DELETE FROM eventbroker.retries r
 USING eventbroker.events e
 WHERE r.tenant_id = $1 AND r.name = $2 AND e.shard = r.shard AND e.position = r.position
-    AND NOT (SELECT ordered FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2)
+    AND NOT (SELECT ordered OR fair FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2)
     AND NOT (
         e.event_type = ANY ($3::text[])
         OR EXISTS (SELECT FROM unnest($4::text[]) AS prefix WHERE starts_with(e.event_type, prefix))

@@ -1,5 +1,5 @@
 -- with lines.lua
--- What becomes of events of an ordered group that have the turn, now that PostgreSQL was asked: 'go' into the retry
+-- What becomes of events of a group that is fed in turn that may go, now that PostgreSQL was asked: 'go' into the retry
 -- stream, 'over' when nobody is to get them any more, or 'later' when one with a row in PostgreSQL goes before. What is
 -- not released any more, somebody else has brought. Answers 1; -2 if the group is not of this generation.
 -- KEYS: state, queued, done, signals, retry
@@ -17,7 +17,7 @@ for i = 5, #ARGV, 5 do
   local position, what, failed = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   number = number + 1
   if what == 'later' then
-    lines.later(position, now_ms() + ARGV[4])
+    lines.later(position, tonumber(ARGV[4]))
   elseif lines.take(position) then
     if what == 'over' or (failed ~= '' and redis.call('HGET', KEYS[3], position) == failed) then
       over[#over + 1] = position

@@ -75,7 +75,10 @@ class Keys(NamedTuple):
 
     def all_lines(self, group: str) -> list[str]:
         """The keys of lines.lua."""
-        return [f"{self.lines(group)}:{name}" for name in ("turn", "behind", "lines", "fed", "released", "held")]
+        return [
+            f"{self.lines(group)}:{name}"
+            for name in ("turn", "behind", "slots", "queue", "lines", "fed", "released", "held")
+        ]
 
     def process(self, process: str) -> str:
         return self._key("process", process)

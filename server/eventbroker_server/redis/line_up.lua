@@ -1,11 +1,10 @@
 -- with lines.lua
--- Events of an ordered group whose next attempt is due: each stands in the line of its aggregate again, or keeps the turn
--- that it has. What is in the retry stream, or settled out of it, stays. A delivery that failed and was not forgotten
+-- Events of a group that is fed in turn whose next attempt is due: each stands in its line again, or keeps the turn that it has. What is in the retry stream, or settled out of it, stays. A delivery that failed and was not forgotten
 -- since is forgotten, as in requeue.lua. Answers those that are on their way without it, and so were left out; -2 if the
 -- group is not of this generation.
 -- KEYS: state, queued, done, failing, signals, then the streams: backfill, retry
--- ARGV: group, generation, process, failing, then for each: position, how many attempts failed, line, and of the delivery
---       that failed: index of its stream (-1 for none), id of its entry, number
+-- ARGV: group, generation, process, failing, then for each: position, how many attempts failed, line, tenant if that
+--       has slots, and of the delivery that failed: index of its stream (-1 for none), id of its entry, number
 local group = ARGV[1]
 local state = redis.call('HMGET', KEYS[1], 'generation', 'lines')
 if state[1] ~= ARGV[2] then
@@ -13,11 +12,11 @@ if state[1] ~= ARGV[2] then
 end
 local lines = lines_of(state[2])
 local left_out = {}
-for i = 5, #ARGV, 6 do
-  local position, failed, stream, id = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 3]), ARGV[i + 4]
+for i = 5, #ARGV, 7 do
+  local position, failed, stream, id = ARGV[i], ARGV[i + 1], tonumber(ARGV[i + 4]), ARGV[i + 5]
   if stream >= 0 then
     local left = redis.pcall('XPENDING', KEYS[6 + stream], group, id, id, 1)
-    if not left.err and left[1] and left[1][2] == ARGV[4] and left[1][4] == tonumber(ARGV[i + 5]) then
+    if not left.err and left[1] and left[1][2] == ARGV[4] and left[1][4] == tonumber(ARGV[i + 6]) then
       redis.call('XACK', KEYS[6 + stream], group, id)
       redis.call('XDEL', KEYS[6 + stream], id)
       redis.call('HDEL', KEYS[4], id)
@@ -27,7 +26,7 @@ for i = 5, #ARGV, 6 do
   if lines.is_fed(position) then
     left_out[#left_out + 1] = tonumber(position)
   elseif redis.call('HGET', KEYS[2], position) ~= failed and redis.call('HGET', KEYS[3], position) ~= failed then
-    lines.line_up(position, ARGV[i + 2])
+    lines.line_up(position, ARGV[i + 2], ARGV[i + 3])
   end
 end
 if lines.let_go then

@@ -1,20 +1,42 @@
--- The lines of an ordered group: the events of an aggregate stand in a line, and one of them at a time has the turn. It
--- keeps it until it is settled or given up, also while it waits for another attempt. Not a script: it is put before those
--- whose first line says so.
+-- The lines of a group that is fed in turn. Not a script: it is put before those whose first line says so.
+-- In a group that is ordered, the events of an aggregate stand in a line, and one of them at a time has the turn: until it
+-- is settled or given up, also while it waits for another attempt. In a group that is fair, a tenant has so many slots:
+-- what has the turn and finds none free waits for one; who waits for another attempt has none.
 -- Keys: base .. ':turn'     hash: line to the position that has the turn
 --       base .. ':behind'   sorted by text: line, NUL and position of those that wait for their turn
---       base .. ':lines'    hash: position to line of all that stand in one
+--       base .. ':slots'    hash: tenant to how many slots are taken
+--       base .. ':queue'    sorted by text: tenant, NUL and position of those that wait for a slot
+--       base .. ':lines'    hash: position to line, STX and tenant of all; empty where the group has none
 --       base .. ':fed'      sorted: positions that are neither settled nor have a row in PostgreSQL
---       base .. ':released' sorted by the time from which on: positions that have the turn, to be put into the retry stream
+--       base .. ':released' sorted by time: positions that are to be put into the retry stream, from then on
 --       base .. ':held'     set: lines of which a dead event may hold back what follows: PostgreSQL tells
 -- Whatever can be done for many at once is one command: each is written to the append-only file.
+local SLOTS = 64
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
 local function lines_of(base)
-  local turn, behind, lines = base .. ':turn', base .. ':behind', base .. ':lines'
-  local fed, released, held = base .. ':fed', base .. ':released', base .. ':held'
+  local turn, behind, slots, queue = base .. ':turn', base .. ':behind', base .. ':slots', base .. ':queue'
+  local lines, fed, released, held = base .. ':lines', base .. ':fed', base .. ':released', base .. ':held'
   local self = {let_go = false}
 
   local function member(line, position)
     return line .. '\0' .. string.format('%020.0f', position)
+  end
+
+  local function first(key, line)
+    return redis.call('ZRANGEBYLEX', key, '[' .. line .. '\0', '(' .. line .. '\1', 'LIMIT', 0, 1)[1]
+  end
+
+  local function position_of(found)
+    return string.format('%.0f', tonumber(string.sub(found, -20)))
+  end
+
+  local function parts(stands)
+    return string.match(stands, '^(.*)\2(.*)$')
   end
 
   -- A command with the arguments after its key, 1,000 at a time.
@@ -24,22 +46,82 @@ local function lines_of(base)
     end
   end
 
-  local function release(positions)
-    local scored = {}
-    for _, position in ipairs(positions) do
-      scored[#scored + 1] = 0
-      scored[#scored + 1] = position
+  local function scored(members, score)
+    local pairs = {}
+    for number, name in ipairs(members) do
+      pairs[2 * number - 1], pairs[2 * number] = score, name
     end
-    each('ZADD', released, scored)
-    self.let_go = self.let_go or #positions > 0
+    return pairs
   end
 
+  -- How the slots of tenants change in this step: written once, by `keep`.
+  local taken, changed = {}, {}
+
+  local function free_slots(tenant)
+    if not taken[tenant] then
+      taken[tenant] = tonumber(redis.call('HGET', slots, tenant) or 0)
+    end
+    return SLOTS - taken[tenant]
+  end
+
+  local to_release, to_queue = {}, {}
+
+  -- A slot for what has the turn; without one it waits. Whether it got one.
+  local function enter(position, tenant)
+    if tenant == '' then
+      return true
+    end
+    if free_slots(tenant) <= 0 then
+      to_queue[#to_queue + 1] = member(tenant, position)
+      return false
+    end
+    taken[tenant] = taken[tenant] + 1
+    changed[tenant] = true
+    return true
+  end
+
+  -- A slot is free: the next takes it.
+  local function give_slot(tenant)
+    if tenant == '' then
+      return
+    end
+    local next = first(queue, tenant)
+    if next then
+      redis.call('ZREM', queue, next)
+      to_release[#to_release + 1] = position_of(next)
+    else
+      free_slots(tenant)
+      taken[tenant] = math.max(0, taken[tenant] - 1)
+      changed[tenant] = true
+    end
+  end
+
+  local function keep()
+    each('ZADD', queue, scored(to_queue, 0))
+    each('ZADD', released, scored(to_release, now_ms()))
+    self.let_go = self.let_go or #to_release > 0
+    to_release, to_queue = {}, {}
+    local now, none = {}, {}
+    for tenant in pairs(changed) do
+      if taken[tenant] > 0 then
+        now[#now + 1] = tenant
+        now[#now + 1] = taken[tenant]
+      else
+        none[#none + 1] = tenant
+      end
+    end
+    changed = {}
+    each('HSET', slots, now)
+    each('HDEL', slots, none)
+  end
+
+  -- How many wait for something else than a consumer.
   function self.length()
-    return redis.call('ZCARD', behind)
+    return redis.call('ZCARD', behind) + redis.call('ZCARD', queue)
   end
 
-  function self.releasable(now)
-    return redis.call('ZCOUNT', released, '-inf', now)
+  function self.releasable()
+    return redis.call('ZCOUNT', released, '-inf', now_ms())
   end
 
   function self.is_fed(position)
@@ -50,97 +132,132 @@ local function lines_of(base)
     return tonumber(redis.call('ZRANGE', fed, 0, 0)[1])
   end
 
-  -- Events of the history or the tail, at most 500: a list of position, line and whether PostgreSQL is to be asked.
-  -- Answers a table of those that may go at once.
+  -- Events of the history or the tail: a list of position, line, tenant and whether PostgreSQL is to be asked. Answers a
+  -- table of those that may go at once.
   function self.feed(events)
-    local named, scored, wanted = {}, {}, {}
-    for number, event in ipairs(events) do
-      named[2 * number - 1], named[2 * number] = event[1], event[2]
-      scored[2 * number - 1], scored[2 * number] = event[1], event[1]
-      wanted[number] = event[2]
-    end
     if #events == 0 then
       return {}
     end
-    local has, any_held = redis.call('HMGET', turn, unpack(wanted)), redis.call('EXISTS', held) == 1
-    local taken, given, waiting, to_ask, go = {}, {}, {}, {}, {}
+    local stands, in_order, has = {}, {}, {}
     for number, event in ipairs(events) do
-      local position, line = event[1], event[2]
-      if has[number] or taken[line] then
-        waiting[#waiting + 1] = 0
-        waiting[#waiting + 1] = member(line, position)
-      else
-        taken[line] = true
-        given[#given + 1] = line
-        given[#given + 1] = position
-        if event[3] or (any_held and redis.call('SISMEMBER', held, line) == 1) then
-          to_ask[#to_ask + 1] = position
-        else
-          go[position] = true
+      stands[2 * number - 1], stands[2 * number] = event[1], event[2] .. '\2' .. event[3]
+      in_order[2 * number - 1], in_order[2 * number] = event[1], event[1]
+    end
+    if events[1][2] ~= '' then
+      for from = 1, #events, 1000 do
+        local wanted = {}
+        for number = from, math.min(from + 999, #events) do
+          wanted[#wanted + 1] = events[number][2]
+        end
+        for number, position in ipairs(redis.call('HMGET', turn, unpack(wanted))) do
+          has[from + number - 1] = position
         end
       end
     end
-    each('HSET', lines, named)
-    each('ZADD', fed, scored)
+    local any_held = redis.call('EXISTS', held) == 1
+    local given, waiting, go, mine = {}, {}, {}, {}
+    for number, event in ipairs(events) do
+      local position, line, tenant, ask = unpack(event)
+      if line ~= '' and (has[number] or mine[line]) then
+        waiting[#waiting + 1] = member(line, position)
+      else
+        if line ~= '' then
+          mine[line] = true
+          given[#given + 1] = line
+          given[#given + 1] = position
+        end
+        if enter(position, tenant) then
+          if ask or (any_held and redis.call('SISMEMBER', held, line) == 1) then
+            to_release[#to_release + 1] = position
+          else
+            go[position] = true
+          end
+        end
+      end
+    end
+    each('HSET', lines, stands)
+    each('ZADD', fed, in_order)
     each('HSET', turn, given)
-    each('ZADD', behind, waiting)
-    release(to_ask)
+    each('ZADD', behind, scored(waiting, 0))
+    keep()
     return go
   end
 
   -- An event whose next attempt is due. It goes before later ones, unless one of them is out.
-  function self.line_up(position, line)
-    redis.call('HSET', lines, position, line)
-    local has = redis.call('HGET', turn, line)
+  function self.line_up(position, line, tenant)
+    redis.call('HSET', lines, position, line .. '\2' .. tenant)
+    if redis.call('ZSCORE', released, position) or redis.call('ZSCORE', queue, member(tenant, position)) then
+      return
+    end
+    local has = line ~= '' and redis.call('HGET', turn, line)
     if has and has ~= position then
-      if tonumber(has) < tonumber(position) or not redis.call('ZSCORE', released, has) then
+      local was_released = tonumber(has) > tonumber(position) and redis.call('ZREM', released, has) == 1
+      local was_queued = tonumber(has) > tonumber(position) and redis.call('ZREM', queue, member(tenant, has)) == 1
+      if not was_released and not was_queued then
         redis.call('ZADD', behind, 0, member(line, position))
         return
       end
-      redis.call('ZREM', released, has)
       redis.call('ZADD', behind, 0, member(line, has))
+      if was_released then
+        give_slot(tenant)
+      end
     end
-    redis.call('ZREM', behind, member(line, position))
-    redis.call('HSET', turn, line, position)
-    release({position})
+    if line ~= '' then
+      redis.call('ZREM', behind, member(line, position))
+      redis.call('HSET', turn, line, position)
+    end
+    if enter(position, tenant) then
+      to_release[#to_release + 1] = position
+    end
+    keep()
   end
 
-  -- It failed, and there is a row of that: it keeps its turn.
+  -- It failed, and there is a row of that: it keeps its turn, and needs no slot for now.
   function self.recorded(position)
     redis.call('ZREM', fed, position)
+    local stands = redis.call('HGET', lines, position)
+    if stands then
+      local _, tenant = parts(stands)
+      give_slot(tenant)
+      keep()
+    end
   end
 
-  -- These are settled or given up: the next of their lines have the turn.
+  -- These are settled or given up: the next of their lines have the turn, and others of their tenants the slots.
   local function leave(positions)
     local stands = redis.call('HMGET', lines, unpack(positions))
-    local gone, known = {}, {}
+    local gone, ordered, known, left, empty, given = {}, {}, {}, {}, {}, {}
     for number, position in ipairs(positions) do
       if stands[number] then
+        local line, tenant = parts(stands[number])
         gone[#gone + 1] = position
-        known[#known + 1] = stands[number]
+        if line ~= '' then
+          ordered[#ordered + 1] = {position, line, tenant}
+          known[#known + 1] = line
+        end
+        give_slot(tenant)
       end
     end
     if #gone == 0 then
       return
     end
-    local has, anybody = redis.call('HMGET', turn, unpack(known)), self.length() > 0
-    local left, empty, given, nexts = {}, {}, {}, {}
-    for number, position in ipairs(gone) do
-      local line = known[number]
+    local anybody = redis.call('EXISTS', behind) == 1
+    local has = #known > 0 and redis.call('HMGET', turn, unpack(known))
+    for number, event in ipairs(ordered) do
+      local position, line, tenant = unpack(event)
+      local next = has[number] == position and anybody and first(behind, line)
       if has[number] ~= position then
         left[#left + 1] = member(line, position)
-      else
-        local next = anybody
-          and redis.call('ZRANGEBYLEX', behind, '[' .. line .. '\0', '(' .. line .. '\1', 'LIMIT', 0, 1)[1]
-        if next then
-          left[#left + 1] = next
-          next = string.format('%.0f', tonumber(string.sub(next, -20)))
-          nexts[#nexts + 1] = next
-          given[#given + 1] = line
-          given[#given + 1] = next
-        else
-          empty[#empty + 1] = line
+      elseif next then
+        left[#left + 1] = next
+        next = position_of(next)
+        given[#given + 1] = line
+        given[#given + 1] = next
+        if enter(next, tenant) then
+          to_release[#to_release + 1] = next
         end
+      else
+        empty[#empty + 1] = line
       end
     end
     each('HDEL', lines, gone)
@@ -148,7 +265,7 @@ local function lines_of(base)
     each('ZREM', behind, left)
     each('HSET', turn, given)
     each('HDEL', turn, empty)
-    release(nexts)
+    keep()
   end
 
   function self.leave(positions)
@@ -160,11 +277,15 @@ local function lines_of(base)
   -- PostgreSQL is to be asked of what follows these.
   function self.hold(positions)
     for _, position in ipairs(positions) do
-      local line = redis.call('HGET', lines, position)
-      if line then
-        redis.call('SADD', held, line)
+      local stands = redis.call('HGET', lines, position)
+      if stands then
+        redis.call('SADD', held, (parts(stands)))
       end
     end
+  end
+
+  function self.any_held()
+    return redis.call('EXISTS', held) == 1
   end
 
   -- Whether it was still to be brought; it is not any more.
@@ -174,35 +295,37 @@ local function lines_of(base)
 
   -- Nothing in PostgreSQL is before it.
   function self.free(position)
-    redis.call('SREM', held, redis.call('HGET', lines, position))
-  end
-
-  function self.any_held()
-    return redis.call('EXISTS', held) == 1
+    redis.call('SREM', held, (parts(redis.call('HGET', lines, position))))
   end
 
   function self.is_released(position)
     return redis.call('ZSCORE', released, position)
   end
 
-  function self.later(position, at)
-    redis.call('ZADD', released, 'XX', at, position)
+  function self.later(position, ms)
+    redis.call('ZADD', released, 'XX', now_ms() + ms, position)
   end
 
   -- Whose turn it is in the line of an event; nil if it stands in none.
   function self.turn_before(position)
-    local line = redis.call('HGET', lines, position)
-    return line and redis.call('HGET', turn, line)
+    local stands = redis.call('HGET', lines, position)
+    local line = stands and parts(stands)
+    return line and line ~= '' and redis.call('HGET', turn, line)
+  end
+
+  -- Whether it waits for another of its tenant.
+  function self.is_queued(position)
+    local stands = redis.call('HGET', lines, position)
+    if not stands then
+      return false
+    end
+    local _, tenant = parts(stands)
+    return tenant ~= '' and redis.call('ZSCORE', queue, member(tenant, position))
   end
 
   function self.forget()
-    redis.call('UNLINK', turn, behind, lines, fed, released, held)
+    redis.call('UNLINK', turn, behind, slots, queue, lines, fed, released, held)
   end
 
   return self
-end
-
-local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
 end

@@ -1,4 +1,4 @@
-"""The lines of ordered groups in Redis."""
+"""The lines of groups that are fed in turn, in Redis."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eventbroker_server.redis.script import Index, Scripted, entry_id, fresh, st
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from eventbroker_server.ports import Bringing, GroupState, InLine, Waiting
+    from eventbroker_server.ports import Bringing, GroupState, InLine, Line, Waiting
 
 _LATER_MS = 1_000
 
@@ -26,19 +26,19 @@ class Ordering(Scripted):
         keys, generation = self._keys(shard), state.generation
         names = [keys.state(group), *self._lanes(keys, group, generation, ()), keys.signals, keys.head]
         args: list[object] = [group, generation, state.fed, upto, self.process, filter_text]
-        for (position, _, tenant, body), line, ask in entries:
-            args += (position, tenant, body, line, int(ask))
+        for (position, _, tenant, body), (line, slots_of), ask in entries:
+            args += (position, tenant, body, line, slots_of, int(ask))
         return state_of(await self._run("feed_lines", names, *args))
 
     async def line_up(
-        self, shard: int, group: str, generation: int, events: Sequence[tuple[Waiting, str, Holding | None]]
+        self, shard: int, group: str, generation: int, events: Sequence[tuple[Waiting, Line, Holding | None]]
     ) -> list[int]:
         keys = self._keys(shard)
         names = [keys.state(group), keys.queued(group), keys.done(group), keys.failing(group), keys.signals]
         index = Index()
         args: list[object] = [group, generation, self.process, FAILING]
         for (position, failed), line, left in events:
-            args += (position, failed, line)
+            args += (position, failed, *line)
             args += (index[left.stream], entry_id(left.position, left.retry), left.number) if left else (-1, "", 0)
         names += self._lanes(keys, group, generation, ())
         left_out: list[int] = fresh(await self._run("line_up", names, *args))

@@ -39,13 +39,13 @@ class Reading(Scripted):
         *,
         make: bool,
         filter_text: str = "",
-        ordered: bool = False,
+        in_turn: bool = False,
     ) -> GroupState | None:
         keys = self._keys(shard)
         names = [keys.head, keys.state(group), keys.extended(group), keys.queued(group), keys.done(group)]
         names += [keys.failing(group)]
         names += self._lanes(keys, group, membership.generation, types)
-        lines = keys.lines(group) if ordered else ""
+        lines = keys.lines(group) if in_turn else ""
         args = (group, membership.generation, membership.checkpoint, int(make), filter_text, lines)
         reply = await self._run("open_group", names, *args)
         if isinstance(reply, bytes):

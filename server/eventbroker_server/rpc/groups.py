@@ -71,7 +71,7 @@ class GroupServicer(GroupServiceServicer):
         deadline = self._ack_deadline(request, violations)
         retry = _retry(request, violations)
         retention = _retention(request, violations)
-        ordered = _ordered(request, violations)
+        ordered, fair = _ordered(request, violations), _fair(request, violations)
         if request.dead_letter_policy.hold_aggregate and not ordered:
             violations.append(Violation("dead_letter_policy.hold_aggregate", _HOLD_RULE))
         start: LogPoint = Edge.EARLIEST
@@ -85,6 +85,7 @@ class GroupServicer(GroupServiceServicer):
             retry,
             retention,
             ordered=ordered,
+            fair=fair,
             hold=request.dead_letter_policy.hold_aggregate,
         )
         return pb.CreateGroupResponse(group=_message(await self._groups.create(group, start)))
@@ -267,6 +268,15 @@ def _ordered(request: pb.CreateGroupRequest, violations: list[Violation]) -> boo
     return request.ordering == pb.ORDERING_BY_AGGREGATE
 
 
+def _fair(request: pb.CreateGroupRequest, violations: list[Violation]) -> bool:
+    if request.fairness not in (pb.FAIRNESS_UNSPECIFIED, pb.FAIRNESS_NONE, pb.FAIRNESS_BY_TENANT):
+        violations.append(Violation("fairness", "must be FAIRNESS_NONE or FAIRNESS_BY_TENANT, or unset"))
+    fair = request.fairness == pb.FAIRNESS_BY_TENANT
+    if fair and request.tenant_id:
+        violations.append(Violation("fairness", "must not be FAIRNESS_BY_TENANT in a group of one tenant"))
+    return fair
+
+
 def _point(message: pb.LogPoint, path: str, violations: list[Violation]) -> LogPoint:
     kind = message.WhichOneof("point")
     if kind == "edge" and message.edge in _EDGES:
@@ -302,6 +312,7 @@ def _message(group: Group) -> pb.Group:
         event_types=sorted(group.filter.patterns),
         paused=group.paused,
         ordering=pb.ORDERING_BY_AGGREGATE if group.ordered else pb.ORDERING_NONE,
+        fairness=pb.FAIRNESS_BY_TENANT if group.fair else pb.FAIRNESS_NONE,
     )
     policy = message.retry_policy
     policy.multiplier, policy.max_attempts = group.retry.multiplier, group.retry.max_attempts

@@ -23,6 +23,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Fairness:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FairnessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fairness.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAIRNESS_UNSPECIFIED: _Fairness.ValueType  # 0
+    """In a request: FAIRNESS_NONE."""
+    FAIRNESS_NONE: _Fairness.ValueType  # 1
+    """An event waits for all that were published before it, of whatever tenant."""
+    FAIRNESS_BY_TENANT: _Fairness.ValueType  # 2
+    """A tenant has at most 64 events out or about to be read in each shard; those of others go before its next. So a tenant
+    with a huge backlog does not hold up the others. Costs throughput: see docs/performance.md.
+    """
+
+class Fairness(_Fairness, metaclass=_FairnessEnumTypeWrapper):
+    """Whether the tenants of a group of all tenants get their turns."""
+
+FAIRNESS_UNSPECIFIED: Fairness.ValueType  # 0
+"""In a request: FAIRNESS_NONE."""
+FAIRNESS_NONE: Fairness.ValueType  # 1
+"""An event waits for all that were published before it, of whatever tenant."""
+FAIRNESS_BY_TENANT: Fairness.ValueType  # 2
+"""A tenant has at most 64 events out or about to be read in each shard; those of others go before its next. So a tenant
+with a huge backlog does not hold up the others. Costs throughput: see docs/performance.md.
+"""
+Global___Fairness: _TypeAlias = Fairness  # noqa: Y015
+
 class _Ordering:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -123,6 +151,7 @@ class Group(_message.Message):
     DEAD_LETTER_POLICY_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     ORDERING_FIELD_NUMBER: _builtins.int
+    FAIRNESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     tenant_id: _builtins.str
@@ -131,6 +160,8 @@ class Group(_message.Message):
     """Whether delivery is stopped."""
     ordering: Global___Ordering.ValueType
     """In which order it gets events."""
+    fairness: Global___Fairness.ValueType
+    """Whether its tenants get their turns."""
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The event types that it gets, as in SubscribeRequest."""
@@ -158,10 +189,11 @@ class Group(_message.Message):
         dead_letter_policy: Global___DeadLetterPolicy | None = ...,
         paused: _builtins.bool = ...,
         ordering: Global___Ordering.ValueType = ...,
+        fairness: Global___Fairness.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "retry_policy", b"retry_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "ordering", b"ordering", "paused", b"paused", "retry_policy", b"retry_policy", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "fairness", b"fairness", "name", b"name", "ordering", b"ordering", "paused", b"paused", "retry_policy", b"retry_policy", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -290,12 +322,15 @@ class CreateGroupRequest(_message.Message):
     DEAD_LETTER_POLICY_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
     ORDERING_FIELD_NUMBER: _builtins.int
+    FAIRNESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name. Required."""
     tenant_id: _builtins.str
     """The tenant whose events it gets, a name, or empty."""
     ordering: Global___Ordering.ValueType
     """In which order it gets events. It cannot be changed later."""
+    fairness: Global___Fairness.ValueType
+    """Whether its tenants get their turns; only for a group of all tenants. It cannot be changed later."""
     @_builtins.property
     def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The event types that it gets, as in SubscribeRequest; at most 100. Empty: "*"."""
@@ -327,10 +362,11 @@ class CreateGroupRequest(_message.Message):
         dead_letter_policy: Global___DeadLetterPolicy | None = ...,
         start: Global___LogPoint | None = ...,
         ordering: Global___Ordering.ValueType = ...,
+        fairness: Global___Fairness.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "retry_policy", b"retry_policy", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "ordering", b"ordering", "retry_policy", b"retry_policy", "start", b"start", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "fairness", b"fairness", "name", b"name", "ordering", b"ordering", "retry_policy", b"retry_policy", "start", b"start", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,7 +1,8 @@
--- Groups that get the events of an aggregate one after the other.
+-- Groups that get the events of an aggregate one after the other, or those of their tenants in turn.
 
 ALTER TABLE eventbroker.groups
     ADD COLUMN ordered boolean NOT NULL DEFAULT false,
+    ADD COLUMN fair    boolean NOT NULL DEFAULT false,
     ADD COLUMN hold    boolean NOT NULL DEFAULT false; -- whether a dead event makes dead what follows of its aggregate
 
 -- The aggregate of the event: the next of it waits for this one.
