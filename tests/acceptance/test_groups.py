@@ -220,6 +220,20 @@ BAD = [
     ),
     (CreateGroupRequest(name="g", event_types=["a"] * 101), {"event_types": "at most 100"}),
     (
+        CreateGroupRequest(name="g", sources=["a", "\n"], aggregate_types=["ü", "User"], tags=[""]),
+        {"sources[1]": "without control", "aggregate_types[0]": "1 to 128", "tags[0]": "1 to 256"},
+    ),
+    (
+        UpdateGroupRequest(
+            name="there",
+            sources=["a"] * 101,
+            aggregate_types=["a"] * 101,
+            tags=["a"] * 65,
+            update_mask=FieldMask(paths=["sources", "aggregate_types", "tags"]),
+        ),
+        {"sources": "at most 100", "aggregate_types": "at most 100", "tags": "at most 64"},
+    ),
+    (
         CreateGroupRequest(
             name="g",
             retry_policy=RetryPolicy(

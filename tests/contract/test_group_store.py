@@ -8,6 +8,8 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from eventbroker_server.domain.conditions import Conditions
+from eventbroker_server.domain.event import Metadata
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupChange, GroupKey
 from eventbroker_server.domain.retry import RetryPolicy
@@ -146,6 +148,7 @@ async def test_a_new_generation_begins_at_the_checkpoint_of_the_old(groups: Post
 # Groups as resources.
 
 POLICY = RetryPolicy(0.5, 3.0, 60.0, 7)
+CONDITIONS = Conditions(frozenset({"a,b", '"c"'}), frozenset({"User"}), frozenset({"ü", "{}"}))
 
 
 async def wait_for_retry(pool: Pool, *positions: int) -> None:
@@ -159,7 +162,7 @@ async def wait_for_retry(pool: Pool, *positions: int) -> None:
 
 
 async def test_a_group_is_created_with_all_it_says_at_its_checkpoints(groups: PostgresGroupStore) -> None:
-    group = replace(GROUP, retry=POLICY, dead_letter_retention=7200.0)
+    group = replace(GROUP, retry=POLICY, dead_letter_retention=7200.0, conditions=CONDITIONS)
     assert await groups.create(group, {1: 2})
     assert await groups.find(KEY) == group
     assert await memberships(groups) == [Membership(0, 0), Membership(2, 0)]
@@ -180,6 +183,10 @@ async def test_groups_of_a_scope_are_listed_by_name(groups: PostgresGroupStore) 
     assert [group.key.name for group in await groups.list_groups("acme", "a-b", 9)] == ["a.b", "b"]
 
 
+def with_conditions(**named: frozenset[str]) -> Group:
+    return replace(GROUP, conditions=Conditions(**named))
+
+
 async def test_a_change_leaves_what_it_does_not_name(groups: PostgresGroupStore) -> None:
     await groups.create(GROUP, {})
     changes = [
@@ -187,11 +194,15 @@ async def test_a_change_leaves_what_it_does_not_name(groups: PostgresGroupStore)
         (GroupChange(ack_deadline=1.0, retry=POLICY), replace(GROUP, ack_deadline=1.0, retry=POLICY)),
         (GroupChange(dead_letter_retention=3600.0), replace(GROUP, dead_letter_retention=3600.0)),
         (GroupChange(paused=True), replace(GROUP, paused=True)),
+        (GroupChange(sources=CONDITIONS.sources), with_conditions(sources=CONDITIONS.sources)),
+        (GroupChange(aggregate_types=CONDITIONS.aggregate_types), with_conditions(aggregate_types=frozenset({"User"}))),
+        (GroupChange(tags=CONDITIONS.tags), with_conditions(tags=CONDITIONS.tags)),
     ]
     for change, expected in changes:
         assert await groups.update(KEY, change) == expected
         assert await groups.find(KEY) == expected
         whole = GroupChange(GROUP.filter, GROUP.ack_deadline, GROUP.retry, GROUP.dead_letter_retention, paused=False)
+        whole = replace(whole, sources=frozenset(), aggregate_types=frozenset(), tags=frozenset())
         assert await groups.update(KEY, whole) == GROUP
     assert await groups.update(GroupKey("acme", "none"), GroupChange(paused=True)) is None
 
@@ -203,6 +214,21 @@ async def test_retries_of_types_that_are_no_longer_wanted_are_forgotten(groups: 
     assert (await groups.leftovers(KEY)).retries == 2
     await groups.update(KEY, GroupChange(filter=TypeFilter.of("role.*")))
     assert await groups.leftovers(KEY) == Leftovers(0, None, 0)
+
+
+async def test_retries_that_miss_a_condition_are_forgotten(groups: PostgresGroupStore, pool: Pool) -> None:
+    await groups.create(GROUP, {})
+    tagged = domain_event(metadata=Metadata(tags=("eu",)))
+    await PostgresEventLog(pool).append(1, [Row(tagged, None, 1)])
+    await wait_for_retry(pool, 1, 4)
+    await groups.update(KEY, GroupChange(aggregate_types=frozenset({"User"})))
+    assert (await groups.leftovers(KEY)).retries == 2
+    await groups.update(KEY, GroupChange(tags=frozenset({"eu"})))
+    assert (await groups.leftovers(KEY)).retries == 1
+    await groups.update(KEY, GroupChange(filter=GROUP.filter))
+    assert (await groups.leftovers(KEY)).retries == 1
+    await groups.update(KEY, GroupChange(sources=frozenset({"billing"})))
+    assert (await groups.leftovers(KEY)).retries == 0
 
 
 async def test_leftovers_tell_since_when_the_oldest_waits(groups: PostgresGroupStore, pool: Pool) -> None:

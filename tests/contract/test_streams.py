@@ -1135,3 +1135,18 @@ async def test_other_brokers_are_told_of_a_change(shard: Shard, other: Shard) ->
         assert await anext(signals) is None
         await shard.streams.tell_changed(0, GROUP)
         assert await anext(signals) == Signal("changed", "p1", GROUP)
+
+
+async def test_who_reads_by_another_filter_is_stale_and_what_it_took_is_among_its_holdings(user_group: Shard) -> None:
+    shard = user_group
+    assert positions(await shard.streams.read(0, GROUP, 1, ANN, [USER], 1, USER)) == [1]
+    with pytest.raises(Stale):
+        await shard.streams.read(0, GROUP, 1, ANN, [USER], 9, f"{USER} mark")
+    assert sorted(holding.position for holding in await shard.holdings(consumer=ANN)) == [1, 3]
+
+
+async def test_a_filter_may_change_in_what_joins_no_streams(user_group: Shard) -> None:
+    shard = user_group
+    await shard.streams.refilter(0, GROUP, USER, f"{USER} mark", 2, [], [])
+    assert await shard.streams.filter_of(0, GROUP) == f"{USER} mark"
+    assert positions(await shard.streams.read(0, GROUP, 1, ANN, [USER], 9, f"{USER} mark")) == [1, 3]

@@ -385,7 +385,7 @@ class Delivery:
 
     def adopt(self, group: Group) -> None:
         """Go on as the group is now. What is handed out stays, but for types that it does not want any more."""
-        refiltered = group.filter != self.group.filter
+        refiltered = group.filter_text != self.group.filter_text
         self.group = group
         for membership in self.memberships:
             membership.group = group

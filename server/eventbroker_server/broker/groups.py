@@ -103,7 +103,7 @@ class Groups:
         """Change a group, also while consumers are connected."""
         if (group := await self._store.update(key, change)) is None:
             raise _not_found(key)
-        if change.filter is not None:
+        if change.refilters:
             try:
                 for shard in shards_of(key, self._shards):
                     await self._refilter(key, shard)
@@ -173,7 +173,8 @@ class Groups:
                 types = await self._streams.types(shard)
                 wanted = sorted(filter(group.filter.matches, types))
                 name, generation = str(group.key), membership.generation
-                progress = await self._streams.progress(shard, name, generation, wanted, len(types), str(group.filter))
+                told = group.filter_text
+                progress = await self._streams.progress(shard, name, generation, wanted, len(types), told)
                 settled = max(settled, progress.settled)
                 if progress.unsettled is not None:
                     oldest.append(await self._log.record_time(shard, progress.unsettled))

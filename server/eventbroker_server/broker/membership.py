@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.refilter import refilter
+from eventbroker_server.domain.ack_id import RETRY
 from eventbroker_server.ports import Entry, Membership, Refiltered, Stale
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class ShardMembership:
         types = await self._streams.types(self.shard)
         joining = sorted(filter(self.group.filter.matches, types))
         membership = self._membership
-        wanted = str(self.group.filter)
+        wanted = self.group.filter_text
         state = await self._streams.open_group(
             self.shard, self._name, joining, membership, make=False, filter_text=wanted
         )
@@ -137,23 +138,33 @@ class ShardMembership:
         return Membership(last.checkpoint, last.generation + 1)
 
     async def read(self, consumer: str, count: int) -> tuple[list[Received], bool]:
-        """Take up to `count` entries for a consumer, of which those of other tenants are settled here; and whether
-        there may be more. Live events come after history. Raises Stale."""
-        generation = self.generation
+        """Take up to `count` entries for a consumer, of which those that the group does not want are settled here; and
+        whether there may be more. Live events come after history. Raises Stale."""
+        generation, group = self.generation, self.group
+        # Who looks at conditions has to know the present ones: what they leave out is settled for good.
+        told = group.filter_text if group.conditions else ""
         received: list[Received] = []
         if not self.caught_up:
-            received = await self._streams.read(self.shard, self._name, generation, consumer, (), count)
+            received = await self._streams.read(self.shard, self._name, generation, consumer, (), count, told)
             self.caught_up = len(received) < count and not (self._state and self._state.backfilling)
         if self.caught_up and (left := count - len(received)):
-            received += await self._streams.read(self.shard, self._name, generation, consumer, self.types, left)
+            received += await self._streams.read(self.shard, self._name, generation, consumer, self.types, left, told)
         more = len(received) == count
         if self.group.ephemeral:  # nobody else counts its attempts
             received = [entry._replace(attempt=entry.number) for entry in received]
-        wanted = [entry for entry in received if self.group.wants_tenant(entry.tenant_id)]
-        if len(wanted) < len(received):
-            unwanted = [entry for entry in received if not self.group.wants_tenant(entry.tenant_id)]
+        wanted: list[Received] = []
+        unwanted: list[Received] = []
+        for entry in received:
+            (wanted if self._wants(group, entry) else unwanted).append(entry)
+        if unwanted:
             await self._streams.drop(self.shard, self._name, generation, unwanted)
         return wanted, more
+
+    def _wants(self, group: Group, entry: Received) -> bool:
+        if not group.wants_tenant(entry.tenant_id):
+            return False
+        # A retry is of an event that was wanted, or a dead letter that somebody redrove.
+        return not group.conditions or entry.stream == RETRY or group.conditions.met_by(self._codec.facts(entry.body))
 
     async def feed(self) -> bool:
         """Feed one page of history into the backfill, if there is any and the backfill is low; answer whether it did.

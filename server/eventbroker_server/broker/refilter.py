@@ -21,10 +21,11 @@ async def refilter(groups: GroupStore, streams: Streams, key: GroupKey, shard: i
     meanwhile: try again."""
     told = await streams.filter_of(shard, str(key))
     group = await groups.find(key)
-    if told is None or group is None or told == str(group.filter):
+    if told is None or group is None or told == group.filter_text:
         return
     types = await streams.types(shard)
-    before = set(filter(TypeFilter.of(*told.split(",")).matches, types))
+    patterns, _, _ = told.partition(" ")
+    before = set(filter(TypeFilter.of(*patterns.split(",")).matches, types))
     after = set(filter(group.filter.matches, types))
     join, leave = sorted(after - before), sorted(before - after)
-    await streams.refilter(shard, str(key), told, str(group.filter), len(types), join, leave)
+    await streams.refilter(shard, str(key), told, group.filter_text, len(types), join, leave)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from eventbroker_server.domain.conditions import Conditions
 from eventbroker_server.domain.event import SYSTEM_TENANT, shard_of
 from eventbroker_server.domain.retry import RetryPolicy
 
@@ -42,12 +43,19 @@ class Group:
     dead_letter_retention: float = 30 * 86_400.0
     paused: bool = False
     ephemeral: bool = False
+    conditions: Conditions = field(default=Conditions())
 
     def wants_tenant(self, tenant_id: str) -> bool:
         """Whether it gets a tenant's events. What the broker says of itself is for those who ask for it."""
         if self.key.tenant == ALL_TENANTS:
             return tenant_id != SYSTEM_TENANT
         return self.key.tenant == tenant_id
+
+    @property
+    def filter_text(self) -> str:
+        """What Redis is told of the filter and the conditions, so that who knows others finds out: the patterns, joined
+        by commas, and maybe a space and the mark of the conditions."""
+        return f"{self.filter} {self.conditions.mark}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,14 @@ class GroupChange:
     retry: RetryPolicy | None = None
     dead_letter_retention: float | None = None
     paused: bool | None = None
+    sources: frozenset[str] | None = None
+    aggregate_types: frozenset[str] | None = None
+    tags: frozenset[str] | None = None
+
+    @property
+    def refilters(self) -> bool:
+        """Whether other events are wanted."""
+        return any(part is not None for part in (self.filter, self.sources, self.aggregate_types, self.tags))
 
 
 def shards_of(key: GroupKey, shards: int) -> list[int]:

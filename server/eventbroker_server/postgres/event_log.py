@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
     from datetime import datetime
 
+    from eventbroker_server.domain.conditions import Conditions
     from eventbroker_server.domain.event import AggregateKey, EventKey
     from eventbroker_server.domain.group import Group
     from eventbroker_server.ports import Row
@@ -53,7 +54,13 @@ class PostgresEventLog:
             return [_stored(row) for row in rows]
 
     async def read_for(self, group: Group, shard: int, after: int, upto: int) -> tuple[list[StoredEvent], int]:
-        wanted = (group.key.tenant, group.filter.exact(), group.filter.prefixes(), group.key.name)
+        wanted = (
+            group.key.tenant,
+            group.filter.exact(),
+            group.filter.prefixes(),
+            group.key.name,
+            *named(group.conditions),
+        )
         async with self._pool.connection() as connection:
             rows = await connection.fetch(QUERIES["read_for"], shard, after, upto, _PAGE_BYTES, *wanted)
         events = [_stored(row) for row in rows]
@@ -80,10 +87,15 @@ class PostgresEventLog:
             return position
 
     async def count_for(self, group: Group, shard: int, after: int, upto: int) -> int:
-        wanted = (group.key.tenant, group.filter.exact(), group.filter.prefixes())
+        wanted = (group.key.tenant, group.filter.exact(), group.filter.prefixes(), *named(group.conditions))
         async with self._pool.connection() as connection:
             count: int = await connection.fetchval(QUERIES["count_for"], shard, after, upto, *wanted)
             return count
+
+
+def named(conditions: Conditions) -> tuple[list[str], list[str], list[str]]:
+    """Conditions as their columns."""
+    return sorted(conditions.sources), sorted(conditions.aggregate_types), sorted(conditions.tags)
 
 
 class _Decision:

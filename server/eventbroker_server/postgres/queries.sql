@@ -97,6 +97,7 @@ FROM (
             event_type = ANY ($6::text[])
             OR EXISTS (SELECT FROM unnest($7::text[]) AS prefix WHERE starts_with(event_type, prefix))
         )
+        AND eventbroker.meets(aggregate_type, metadata, $9::text[], $10::text[], $11::text[])
         AND NOT EXISTS (
             SELECT FROM eventbroker.retries AS retry
             WHERE retry.tenant_id = $5 AND retry.name = $8 AND retry.shard = $1 AND retry.position = event.position
@@ -166,14 +167,15 @@ WHERE shard = $1 AND position > $2 AND position <= $3
     AND (
         event_type = ANY ($5::text[])
         OR EXISTS (SELECT FROM unnest($6::text[]) AS prefix WHERE starts_with(event_type, prefix))
-    );
+    )
+    AND eventbroker.meets(aggregate_type, metadata, $7::text[], $8::text[], $9::text[]);
 
 -- name: create_group
 INSERT INTO eventbroker.groups (
     tenant_id, name, event_types, ack_deadline, backoff_initial, backoff_multiplier, backoff_max, max_attempts,
-    dead_letter_retention
+    dead_letter_retention, sources, aggregate_types, tags
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
 ON CONFLICT DO NOTHING
 RETURNING true;
 
@@ -210,6 +212,9 @@ SET event_types = coalesce($3, event_types),
     max_attempts = coalesce($8, max_attempts),
     dead_letter_retention = coalesce($9, dead_letter_retention),
     paused = coalesce($10, paused),
+    sources = coalesce($11, sources),
+    aggregate_types = coalesce($12, aggregate_types),
+    tags = coalesce($13, tags),
     updated_at = clock_timestamp()
 WHERE tenant_id = $1 AND name = $2
 RETURNING *;
@@ -219,8 +224,11 @@ DELETE FROM eventbroker.retries r
 USING eventbroker.events e
 WHERE r.tenant_id = $1 AND r.name = $2 AND e.shard = r.shard AND e.position = r.position
     AND NOT (
-        e.event_type = ANY ($3::text[])
-        OR EXISTS (SELECT FROM unnest($4::text[]) AS prefix WHERE starts_with(e.event_type, prefix))
+        (
+            e.event_type = ANY ($3::text[])
+            OR EXISTS (SELECT FROM unnest($4::text[]) AS prefix WHERE starts_with(e.event_type, prefix))
+        )
+        AND eventbroker.meets(e.aggregate_type, e.metadata, $5::text[], $6::text[], $7::text[])
     );
 
 -- name: seek

@@ -58,7 +58,14 @@ class Reading(Scripted):
         return _state(await self._run("feed", names, *args))
 
     async def read(
-        self, shard: int, group: str, generation: int, consumer: str, types: Sequence[str], count: int
+        self,
+        shard: int,
+        group: str,
+        generation: int,
+        consumer: str,
+        types: Sequence[str],
+        count: int,
+        filter_text: str = "",
     ) -> list[Received]:
         keys = self._keys(shard)
         state, lanes = keys.state(group), self._lanes(keys, group, generation, types)
@@ -80,7 +87,7 @@ class Reading(Scripted):
         while to_ask and (left := count - len(received)) > 0:
             asked, to_ask = to_ask[:left], to_ask[left:]
             share = left // len(asked)
-            for name, entries in await self._read_new(state, group, generation, consumer, asked, share):
+            for name, entries in await self._read_new(state, group, generation, filter_text, consumer, asked, share):
                 stream = stream_of[lane := name.decode()]
                 received += [_received(stream, entry, 1) for entry in entries]
                 if len(entries) == share:
@@ -91,19 +98,21 @@ class Reading(Scripted):
         return received
 
     async def _read_new(
-        self, state: str, group: str, generation: int, consumer: str, lanes: list[str], share: int
+        self, state: str, group: str, generation: int, filter_text: str, consumer: str, lanes: list[str], share: int
     ) -> list[tuple[bytes, list[Any]]]:
         """Up to `share` new entries of each stream. A script would have to turn each reply into its own tables and
-        back, which took two thirds longer; so the generation is checked beside the read. When it turns
-        out to be another, what was taken stays with the consumer."""
+        back, which took two thirds longer; so the generation is checked beside the read, and the
+        filter. When one turns out to be another, what was taken stays with the consumer."""
         async with translated(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hmget(state, "generation", *(f"returned:{lane}" for lane in lanes))
+            pipe.hmget(state, "generation", "filter", *(f"returned:{lane}" for lane in lanes))
             ends = [">"] * len(lanes)
             pipe.execute_command("XREADGROUP", "GROUP", group, consumer, "COUNT", share, "STREAMS", *lanes, *ends)
-            (now, *returned), new = await pipe.execute(raise_on_error=False)
+            (now, told, *returned), new = await pipe.execute(raise_on_error=False)
             if any(returned):
                 self._returned.add(state)
             if now != b"%d" % generation or (isinstance(new, ResponseError) and str(new).startswith("NOGROUP")):
+                raise Stale
+            if filter_text and told != filter_text.encode():
                 raise Stale
             if isinstance(new, ResponseError):
                 raise new

@@ -18,6 +18,7 @@ from eventbroker_server.domain.names import ID_RULE, NAME_RULE, PATTERN_RULE, is
 from eventbroker_server.domain.point import AfterPosition, AtTime, Edge
 from eventbroker_server.domain.retry import RetryPolicy
 from eventbroker_server.rpc.auth import PRINCIPAL
+from eventbroker_server.rpc.conditions import CONDITIONS, condition, conditions_of
 from eventbroker_server.rpc.convert import EPOCH, raise_if_any, seconds_of
 from eventbroker_server.rpc.explain import explained
 from eventbroker_server.rpc.wish import MAX_DEADLINE, MAX_PATTERNS, MIN_DEADLINE
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _HOUR, _DAY = 3600.0, 86_400.0
 _DEFAULT_RETRY = RetryPolicy()
 _DEFAULT_RETENTION = 30 * _DAY
-_MASKABLE = ("event_types", "ack_deadline", "retry_policy", "dead_letter_policy")
+_MASKABLE = ("event_types", "ack_deadline", "retry_policy", "dead_letter_policy", *CONDITIONS)
 _PAGE, _MOST_PAGE = 100, 1_000
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
 _EDGES = {
@@ -69,6 +70,7 @@ class GroupServicer(GroupServiceServicer):
     ) -> pb.CreateGroupResponse:
         violations = _name_faults(request)
         patterns = _filter(request, violations)
+        conditions = conditions_of(request, violations)
         deadline = self._ack_deadline(request, violations)
         retry = _retry(request, violations)
         retention = _retention(request, violations)
@@ -76,7 +78,7 @@ class GroupServicer(GroupServiceServicer):
         if request.HasField("start"):
             start = _point(request.start, "start", violations)
         raise_if_any(violations)
-        group = Group(_key(request), patterns, deadline, retry, retention)
+        group = Group(_key(request), patterns, deadline, retry, retention, conditions=conditions)
         return pb.CreateGroupResponse(group=_message(await self._groups.create(group, start)))
 
     async def GetGroup(  # noqa: N802 - the name of the RPC
@@ -119,6 +121,9 @@ class GroupServicer(GroupServiceServicer):
             ack_deadline=self._ack_deadline(request, violations) if "ack_deadline" in paths else None,
             retry=_retry(request, violations) if "retry_policy" in paths else None,
             dead_letter_retention=_retention(request, violations) if "dead_letter_policy" in paths else None,
+            sources=condition(request, "sources", violations) if "sources" in paths else None,
+            aggregate_types=condition(request, "aggregate_types", violations) if "aggregate_types" in paths else None,
+            tags=condition(request, "tags", violations) if "tags" in paths else None,
         )
         raise_if_any(violations)
         return pb.UpdateGroupResponse(group=_message(await self._groups.update(_key(request), change)))
@@ -293,6 +298,9 @@ def _message(group: Group) -> pb.Group:
         tenant_id="" if group.key.tenant == ALL_TENANTS else group.key.tenant,
         event_types=sorted(group.filter.patterns),
         paused=group.paused,
+        sources=sorted(group.conditions.sources),
+        aggregate_types=sorted(group.conditions.aggregate_types),
+        tags=sorted(group.conditions.tags),
     )
     policy = message.retry_policy
     policy.multiplier, policy.max_attempts = group.retry.multiplier, group.retry.max_attempts

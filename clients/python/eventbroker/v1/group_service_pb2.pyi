@@ -88,6 +88,9 @@ class Group(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_POLICY_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    AGGREGATE_TYPES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     tenant_id: _builtins.str
@@ -110,6 +113,18 @@ class Group(_message.Message):
     def dead_letter_policy(self) -> Global___DeadLetterPolicy:
         """What becomes of events that the group gives up."""
 
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The sources whose events it gets, as in CreateGroupRequest."""
+
+    @_builtins.property
+    def aggregate_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The types of aggregates whose events it gets, as in CreateGroupRequest."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tags that the events have that it gets, as in CreateGroupRequest."""
+
     def __init__(
         self,
         *,
@@ -120,10 +135,13 @@ class Group(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         dead_letter_policy: Global___DeadLetterPolicy | None = ...,
         paused: _builtins.bool = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        aggregate_types: _abc.Iterable[_builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "retry_policy", b"retry_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "paused", b"paused", "retry_policy", b"retry_policy", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "aggregate_types", b"aggregate_types", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "paused", b"paused", "retry_policy", b"retry_policy", "sources", b"sources", "tags", b"tags", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -244,6 +262,9 @@ class CreateGroupRequest(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_POLICY_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    AGGREGATE_TYPES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name. Required."""
     tenant_id: _builtins.str
@@ -268,6 +289,22 @@ class CreateGroupRequest(_message.Message):
     def start(self) -> Global___LogPoint:
         """Where it starts. Unset: at the first event ever stored."""
 
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events of one of these sources (Metadata.source), each an id; at most 100. Empty: of any, and without one. An
+        event has to match its type, its source, its aggregate type and its tags to be delivered.
+        """
+
+    @_builtins.property
+    def aggregate_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events of aggregates of one of these types, each a name; at most 100. Empty: of any."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events that have every one of these tags (Metadata.tags), each an id; at most 64. Empty: with any, and without.
+        For events that have one tag or another, make two groups.
+        """
+
     def __init__(
         self,
         *,
@@ -278,10 +315,13 @@ class CreateGroupRequest(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         dead_letter_policy: Global___DeadLetterPolicy | None = ...,
         start: Global___LogPoint | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        aggregate_types: _abc.Iterable[_builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "retry_policy", b"retry_policy", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "retry_policy", b"retry_policy", "start", b"start", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "aggregate_types", b"aggregate_types", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "retry_policy", b"retry_policy", "sources", b"sources", "start", b"start", "tags", b"tags", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -522,6 +562,9 @@ class UpdateGroupRequest(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_POLICY_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    AGGREGATE_TYPES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name. Required."""
     tenant_id: _builtins.str
@@ -544,9 +587,21 @@ class UpdateGroupRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change, one or more of event_types, ack_deadline, retry_policy, dead_letter_policy. One that is named
-        and left out goes to its default. Required.
+        """The fields to change, one or more of event_types, ack_deadline, retry_policy, dead_letter_policy, sources,
+        aggregate_types, tags. One that is named and left out goes to its default. Required.
         """
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CreateGroupRequest."""
+
+    @_builtins.property
+    def aggregate_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CreateGroupRequest."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CreateGroupRequest."""
 
     def __init__(
         self,
@@ -558,10 +613,13 @@ class UpdateGroupRequest(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         dead_letter_policy: Global___DeadLetterPolicy | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        aggregate_types: _abc.Iterable[_builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "retry_policy", b"retry_policy", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "retry_policy", b"retry_policy", "tenant_id", b"tenant_id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "aggregate_types", b"aggregate_types", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "retry_policy", b"retry_policy", "sources", b"sources", "tags", b"tags", "tenant_id", b"tenant_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

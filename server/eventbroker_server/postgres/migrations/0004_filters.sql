@@ -1,0 +1,16 @@
+-- What a group asks of events beside their types.
+
+ALTER TABLE eventbroker.groups
+    ADD COLUMN sources         text[] NOT NULL DEFAULT '{}', -- empty: of any source
+    ADD COLUMN aggregate_types text[] NOT NULL DEFAULT '{}', -- empty: of any type of aggregate
+    ADD COLUMN tags            text[] NOT NULL DEFAULT '{}'; -- an event has all of them
+
+-- Whether an event meets the conditions of a group: what domain/conditions.py says, for history. The planner puts the
+-- expression in the place of the call.
+CREATE FUNCTION eventbroker.meets(
+    aggregate_type text, metadata jsonb, sources text[], aggregate_types text[], tags text[]
+) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+    SELECT (cardinality(sources) = 0 OR coalesce(metadata ->> 'source', '') = ANY (sources))
+        AND (cardinality(aggregate_types) = 0 OR aggregate_type = ANY (aggregate_types))
+        AND coalesce(metadata -> 'tags', '[]') @> to_jsonb(tags)
+$$;
