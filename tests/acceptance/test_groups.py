@@ -9,6 +9,7 @@ import asyncpg
 import grpc
 import pytest
 from eventbroker.v1.group_service_pb2 import (
+    ConsumerLimits,
     CreateGroupRequest,
     DeadLetterPolicy,
     DeleteGroupRequest,
@@ -219,6 +220,17 @@ BAD = [
         {"name": "1 to 128", "tenant_id": "1 to 128", "event_types[0]": "wildcard", "ack_deadline": "from 1 s"},
     ),
     (CreateGroupRequest(name="g", event_types=["a"] * 101), {"event_types": "at most 100"}),
+    (
+        CreateGroupRequest(
+            name="g",
+            limits=ConsumerLimits(max_unsettled_events=10_001, max_unsettled_bytes=-1, max_batch_events=1_001),
+        ),
+        {
+            "limits.max_unsettled_events": "from 1 to 10000",
+            "limits.max_unsettled_bytes": "from 1 to",
+            "limits.max_batch_events": "from 1 to 1000",
+        },
+    ),
     (
         CreateGroupRequest(name="g", sources=["a", "\n"], aggregate_types=["ü", "User"], tags=[""]),
         {"sources[1]": "without control", "aggregate_types[0]": "1 to 128", "tags[0]": "1 to 256"},

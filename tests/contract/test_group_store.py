@@ -12,6 +12,7 @@ from eventbroker_server.domain.conditions import Conditions
 from eventbroker_server.domain.event import Metadata
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupChange, GroupKey
+from eventbroker_server.domain.limits import Limits
 from eventbroker_server.domain.retry import RetryPolicy
 from eventbroker_server.ports import Leftovers, Membership, Row
 from eventbroker_server.postgres.event_log import PostgresEventLog
@@ -148,6 +149,7 @@ async def test_a_new_generation_begins_at_the_checkpoint_of_the_old(groups: Post
 # Groups as resources.
 
 POLICY = RetryPolicy(0.5, 3.0, 60.0, 7)
+LIMITS = Limits(7, 1 << 40, 3)
 CONDITIONS = Conditions(frozenset({"a,b", '"c"'}), frozenset({"User"}), frozenset({"ü", "{}"}))
 
 
@@ -162,7 +164,7 @@ async def wait_for_retry(pool: Pool, *positions: int) -> None:
 
 
 async def test_a_group_is_created_with_all_it_says_at_its_checkpoints(groups: PostgresGroupStore) -> None:
-    group = replace(GROUP, retry=POLICY, dead_letter_retention=7200.0, conditions=CONDITIONS)
+    group = replace(GROUP, retry=POLICY, dead_letter_retention=7200.0, conditions=CONDITIONS, limits=LIMITS)
     assert await groups.create(group, {1: 2})
     assert await groups.find(KEY) == group
     assert await memberships(groups) == [Membership(0, 0), Membership(2, 0)]
@@ -196,13 +198,14 @@ async def test_a_change_leaves_what_it_does_not_name(groups: PostgresGroupStore)
         (GroupChange(paused=True), replace(GROUP, paused=True)),
         (GroupChange(sources=CONDITIONS.sources), with_conditions(sources=CONDITIONS.sources)),
         (GroupChange(aggregate_types=CONDITIONS.aggregate_types), with_conditions(aggregate_types=frozenset({"User"}))),
+        (GroupChange(limits=LIMITS), replace(GROUP, limits=LIMITS)),
         (GroupChange(tags=CONDITIONS.tags), with_conditions(tags=CONDITIONS.tags)),
     ]
     for change, expected in changes:
         assert await groups.update(KEY, change) == expected
         assert await groups.find(KEY) == expected
         whole = GroupChange(GROUP.filter, GROUP.ack_deadline, GROUP.retry, GROUP.dead_letter_retention, paused=False)
-        whole = replace(whole, sources=frozenset(), aggregate_types=frozenset(), tags=frozenset())
+        whole = replace(whole, sources=frozenset(), aggregate_types=frozenset(), tags=frozenset(), limits=Limits())
         assert await groups.update(KEY, whole) == GROUP
     assert await groups.update(GroupKey("acme", "none"), GroupChange(paused=True)) is None
 

@@ -89,6 +89,7 @@ class Delivery:
             # The one that is replaced still has to give back what it holds, under its own name.
             name = consumer_name(f"{consumer_id}+{next(self._order)}", self._streams.process)
         consumer = Consumer(consumer_id, name, flow, self.group.ack_deadline, self.wake)
+        consumer.limit(self.group.limits)
         self.consumers[name] = consumer
         self.wake()
         return consumer
@@ -393,6 +394,7 @@ class Delivery:
                 membership.lose()
         for consumer in self.consumers.values():
             consumer.ack_deadline = group.ack_deadline
+            consumer.limit(group.limits)
             if refiltered:
                 unwanted = [
                     place

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.domain.conditions import Conditions
 from eventbroker_server.domain.event import SYSTEM_TENANT, shard_of
+from eventbroker_server.domain.limits import Limits
 from eventbroker_server.domain.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ class Group:
     paused: bool = False
     ephemeral: bool = False
     conditions: Conditions = field(default=Conditions())
+    limits: Limits = field(default=Limits())
 
     def wants_tenant(self, tenant_id: str) -> bool:
         """Whether it gets a tenant's events. What the broker says of itself is for those who ask for it."""
@@ -70,6 +72,7 @@ class GroupChange:
     sources: frozenset[str] | None = None
     aggregate_types: frozenset[str] | None = None
     tags: frozenset[str] | None = None
+    limits: Limits | None = None
 
     @property
     def refilters(self) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
 from eventbroker_server.domain.conditions import Conditions
 from eventbroker_server.domain.errors import StoreUnavailable
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import Group, GroupKey
+from eventbroker_server.domain.limits import Limits
 from eventbroker_server.domain.retry import RetryPolicy
 from eventbroker_server.ports import Leftovers, Membership
 from eventbroker_server.postgres.event_log import named
@@ -55,7 +57,8 @@ class PostgresGroupStore:
     async def create(self, group: Group, checkpoints: Mapping[int, int]) -> bool:
         retry = group.retry
         policy = (retry.initial, retry.multiplier, retry.maximum, retry.max_attempts, group.dead_letter_retention)
-        properties = (sorted(group.filter.patterns), group.ack_deadline, *policy, *named(group.conditions))
+        properties = (sorted(group.filter.patterns), group.ack_deadline, *policy)
+        properties += (*named(group.conditions), *astuple(group.limits))
         async with self._pool.transaction() as connection:
             if not await connection.fetchval(QUERIES["create_group"], *group.key, *properties):
                 return False
@@ -77,6 +80,7 @@ class PostgresGroupStore:
         retry = change.retry
         backoff = (retry.initial, retry.multiplier, retry.maximum, retry.max_attempts) if retry else (None,) * 4
         changes = (types, change.ack_deadline, *backoff, change.dead_letter_retention, change.paused, *conditions)
+        changes += astuple(change.limits) if change.limits else (None,) * 3
         async with self._pool.transaction() as connection:
             row = await connection.fetchrow(QUERIES["update_group"], *key, *changes)
             if row and change.refilters:
@@ -108,6 +112,7 @@ def _group(row: Any) -> Group:
         row["dead_letter_retention"],
         row["paused"],
         conditions=Conditions(*(frozenset(row[column]) for column in ("sources", "aggregate_types", "tags"))),
+        limits=Limits(row["max_unsettled_events"], row["max_unsettled_bytes"], row["max_batch_events"]),
     )
 
 

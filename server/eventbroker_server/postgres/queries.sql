@@ -173,9 +173,9 @@ WHERE shard = $1 AND position > $2 AND position <= $3
 -- name: create_group
 INSERT INTO eventbroker.groups (
     tenant_id, name, event_types, ack_deadline, backoff_initial, backoff_multiplier, backoff_max, max_attempts,
-    dead_letter_retention, sources, aggregate_types, tags
+    dead_letter_retention, sources, aggregate_types, tags, max_unsettled_events, max_unsettled_bytes, max_batch_events
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
 ON CONFLICT DO NOTHING
 RETURNING true;
 
@@ -215,6 +215,9 @@ SET event_types = coalesce($3, event_types),
     sources = coalesce($11, sources),
     aggregate_types = coalesce($12, aggregate_types),
     tags = coalesce($13, tags),
+    max_unsettled_events = coalesce($14, max_unsettled_events),
+    max_unsettled_bytes = coalesce($15, max_unsettled_bytes),
+    max_batch_events = coalesce($16, max_batch_events),
     updated_at = clock_timestamp()
 WHERE tenant_id = $1 AND name = $2
 RETURNING *;

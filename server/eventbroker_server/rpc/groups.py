@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import asdict
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.conditions import CONDITIONS, condition, conditions_of
 from eventbroker_server.rpc.convert import EPOCH, raise_if_any, seconds_of
 from eventbroker_server.rpc.explain import explained
+from eventbroker_server.rpc.limits import limits_of
 from eventbroker_server.rpc.wish import MAX_DEADLINE, MAX_PATTERNS, MIN_DEADLINE
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 _HOUR, _DAY = 3600.0, 86_400.0
 _DEFAULT_RETRY = RetryPolicy()
 _DEFAULT_RETENTION = 30 * _DAY
-_MASKABLE = ("event_types", "ack_deadline", "retry_policy", "dead_letter_policy", *CONDITIONS)
+_MASKABLE = ("event_types", "ack_deadline", "retry_policy", "dead_letter_policy", *CONDITIONS, "limits")
 _PAGE, _MOST_PAGE = 100, 1_000
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
 _EDGES = {
@@ -71,6 +73,7 @@ class GroupServicer(GroupServiceServicer):
         violations = _name_faults(request)
         patterns = _filter(request, violations)
         conditions = conditions_of(request, violations)
+        limits = limits_of(request, violations)
         deadline = self._ack_deadline(request, violations)
         retry = _retry(request, violations)
         retention = _retention(request, violations)
@@ -78,7 +81,7 @@ class GroupServicer(GroupServiceServicer):
         if request.HasField("start"):
             start = _point(request.start, "start", violations)
         raise_if_any(violations)
-        group = Group(_key(request), patterns, deadline, retry, retention, conditions=conditions)
+        group = Group(_key(request), patterns, deadline, retry, retention, conditions=conditions, limits=limits)
         return pb.CreateGroupResponse(group=_message(await self._groups.create(group, start)))
 
     async def GetGroup(  # noqa: N802 - the name of the RPC
@@ -124,6 +127,7 @@ class GroupServicer(GroupServiceServicer):
             sources=condition(request, "sources", violations) if "sources" in paths else None,
             aggregate_types=condition(request, "aggregate_types", violations) if "aggregate_types" in paths else None,
             tags=condition(request, "tags", violations) if "tags" in paths else None,
+            limits=limits_of(request, violations) if "limits" in paths else None,
         )
         raise_if_any(violations)
         return pb.UpdateGroupResponse(group=_message(await self._groups.update(_key(request), change)))
@@ -301,6 +305,7 @@ def _message(group: Group) -> pb.Group:
         sources=sorted(group.conditions.sources),
         aggregate_types=sorted(group.conditions.aggregate_types),
         tags=sorted(group.conditions.tags),
+        limits=pb.ConsumerLimits(**asdict(group.limits)),
     )
     policy = message.retry_policy
     policy.multiplier, policy.max_attempts = group.retry.multiplier, group.retry.max_attempts

@@ -91,6 +91,7 @@ class Group(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     AGGREGATE_TYPES_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name."""
     tenant_id: _builtins.str
@@ -125,6 +126,10 @@ class Group(_message.Message):
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The tags that the events have that it gets, as in CreateGroupRequest."""
 
+    @_builtins.property
+    def limits(self) -> Global___ConsumerLimits:
+        """How much each of its consumers may have out."""
+
     def __init__(
         self,
         *,
@@ -138,10 +143,11 @@ class Group(_message.Message):
         sources: _abc.Iterable[_builtins.str] | None = ...,
         aggregate_types: _abc.Iterable[_builtins.str] | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        limits: Global___ConsumerLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "retry_policy", b"retry_policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "limits", b"limits", "retry_policy", b"retry_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "aggregate_types", b"aggregate_types", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "paused", b"paused", "retry_policy", b"retry_policy", "sources", b"sources", "tags", b"tags", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "aggregate_types", b"aggregate_types", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "limits", b"limits", "name", b"name", "paused", b"paused", "retry_policy", b"retry_policy", "sources", b"sources", "tags", b"tags", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -212,6 +218,39 @@ class DeadLetterPolicy(_message.Message):
 Global___DeadLetterPolicy: _TypeAlias = DeadLetterPolicy  # noqa: Y015
 
 @_typing.final
+class ConsumerLimits(_message.Message):
+    """How much each consumer of a group may have out at most, through whichever broker and whatever it asks for: what a
+    stream's FlowControl allows beyond it is cut to it, and Opened tells the result. 0: no limit of the group's own, so
+    what the stream asks for, or the broker's default. When it is lowered, what is out stays out.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_UNSETTLED_EVENTS_FIELD_NUMBER: _builtins.int
+    MAX_UNSETTLED_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_EVENTS_FIELD_NUMBER: _builtins.int
+    max_unsettled_events: _builtins.int
+    """Events that are handed out and not settled, 1 to 10,000."""
+    max_unsettled_bytes: _builtins.int
+    """Their size in bytes, from 1 to 1 TiB. Exceeded by one read at most, so that one large event can pass."""
+    max_batch_events: _builtins.int
+    """Events in one response, 1 to 1,000; also of a Pull."""
+    def __init__(
+        self,
+        *,
+        max_unsettled_events: _builtins.int = ...,
+        max_unsettled_bytes: _builtins.int = ...,
+        max_batch_events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_batch_events", b"max_batch_events", "max_unsettled_bytes", b"max_unsettled_bytes", "max_unsettled_events", b"max_unsettled_events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsumerLimits: _TypeAlias = ConsumerLimits  # noqa: Y015
+
+@_typing.final
 class LogPoint(_message.Message):
     """A place in the log."""
 
@@ -265,6 +304,7 @@ class CreateGroupRequest(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     AGGREGATE_TYPES_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name. Required."""
     tenant_id: _builtins.str
@@ -305,6 +345,10 @@ class CreateGroupRequest(_message.Message):
         For events that have one tag or another, make two groups.
         """
 
+    @_builtins.property
+    def limits(self) -> Global___ConsumerLimits:
+        """How much each of its consumers may have out."""
+
     def __init__(
         self,
         *,
@@ -318,10 +362,11 @@ class CreateGroupRequest(_message.Message):
         sources: _abc.Iterable[_builtins.str] | None = ...,
         aggregate_types: _abc.Iterable[_builtins.str] | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        limits: Global___ConsumerLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "retry_policy", b"retry_policy", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "limits", b"limits", "retry_policy", b"retry_policy", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "aggregate_types", b"aggregate_types", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "retry_policy", b"retry_policy", "sources", b"sources", "start", b"start", "tags", b"tags", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "aggregate_types", b"aggregate_types", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "limits", b"limits", "name", b"name", "retry_policy", b"retry_policy", "sources", b"sources", "start", b"start", "tags", b"tags", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -565,6 +610,7 @@ class UpdateGroupRequest(_message.Message):
     SOURCES_FIELD_NUMBER: _builtins.int
     AGGREGATE_TYPES_FIELD_NUMBER: _builtins.int
     TAGS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name. Required."""
     tenant_id: _builtins.str
@@ -588,7 +634,7 @@ class UpdateGroupRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """The fields to change, one or more of event_types, ack_deadline, retry_policy, dead_letter_policy, sources,
-        aggregate_types, tags. One that is named and left out goes to its default. Required.
+        aggregate_types, tags, limits. One that is named and left out goes to its default. Required.
         """
 
     @_builtins.property
@@ -603,6 +649,10 @@ class UpdateGroupRequest(_message.Message):
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """As in CreateGroupRequest."""
 
+    @_builtins.property
+    def limits(self) -> Global___ConsumerLimits:
+        """As in CreateGroupRequest; replaced as a whole."""
+
     def __init__(
         self,
         *,
@@ -616,10 +666,11 @@ class UpdateGroupRequest(_message.Message):
         sources: _abc.Iterable[_builtins.str] | None = ...,
         aggregate_types: _abc.Iterable[_builtins.str] | None = ...,
         tags: _abc.Iterable[_builtins.str] | None = ...,
+        limits: Global___ConsumerLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "retry_policy", b"retry_policy", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "limits", b"limits", "retry_policy", b"retry_policy", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "aggregate_types", b"aggregate_types", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "retry_policy", b"retry_policy", "sources", b"sources", "tags", b"tags", "tenant_id", b"tenant_id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "aggregate_types", b"aggregate_types", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "limits", b"limits", "name", b"name", "retry_policy", b"retry_policy", "sources", b"sources", "tags", b"tags", "tenant_id", b"tenant_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,9 +1,12 @@
--- What a group asks of events beside their types.
+-- What a group asks of events beside their types, and how much it lets each of its consumers have out.
 
 ALTER TABLE eventbroker.groups
-    ADD COLUMN sources         text[] NOT NULL DEFAULT '{}', -- empty: of any source
-    ADD COLUMN aggregate_types text[] NOT NULL DEFAULT '{}', -- empty: of any type of aggregate
-    ADD COLUMN tags            text[] NOT NULL DEFAULT '{}'; -- an event has all of them
+    ADD COLUMN sources              text[] NOT NULL DEFAULT '{}', -- empty: of any source
+    ADD COLUMN aggregate_types      text[] NOT NULL DEFAULT '{}', -- empty: of any type of aggregate
+    ADD COLUMN tags                 text[] NOT NULL DEFAULT '{}', -- an event has all of them
+    ADD COLUMN max_unsettled_events integer NOT NULL DEFAULT 0, -- 0: as many as the broker allows
+    ADD COLUMN max_unsettled_bytes  bigint NOT NULL DEFAULT 0,
+    ADD COLUMN max_batch_events     integer NOT NULL DEFAULT 0;
 
 -- Whether an event meets the conditions of a group: what domain/conditions.py says, for history. The planner puts the
 -- expression in the place of the call.
