@@ -290,6 +290,14 @@ BAD = [
     (SeekGroupRequest(), {"name": "1 to 128", "to": "one of edge"}),
     (SeekGroupRequest(name="there", to=LogPoint(position=-1)), {"to.position": "negative"}),
     (SeekGroupRequest(name="there", to=LogPoint(position=2)), {"to.position": "from 0 to 1"}),
+    (
+        SeekGroupRequest(name="there", max_events_per_second=float("nan")),
+        {"to": "one of edge", "max_events_per_second": "0.1 to 100000, or 0"},
+    ),
+    (
+        SeekGroupRequest(name="there", to=EARLIEST, max_events_per_second=-1),
+        {"max_events_per_second": "0.1 to 100000, or 0"},
+    ),
     (DeleteGroupRequest(name="x" * 129), {"name": "1 to 128"}),
 ]
 

@@ -281,6 +281,18 @@ async def test_a_group_reads_just_the_events_of_its_tenant_and_filter(event_log:
         assert await event_log.read_for(group, 1, 0, END) == ([], END)
 
 
+async def test_a_page_holds_no_more_events_than_asked_for_and_tells_where_it_ends(
+    event_log: PostgresEventLog,
+) -> None:
+    await event_log.append(0, rows(*(domain_event(event_type=name) for name in ("a", "b", "a", "b", "a", "b"))))
+    group = Group(GroupKey(ALL_TENANTS, "g"), TypeFilter.of("a"), 30.0)
+    pages, upto = [], 0
+    while upto < 6:
+        events, upto = await event_log.read_for(group, 0, upto, 6, 2)
+        pages.append((positions(events), upto))
+    assert pages == [([1, 3], 3), ([5], 6)]
+
+
 AWKWARD = [
     "a",
     "A",

@@ -247,16 +247,24 @@ async def test_a_seek_back_is_a_new_generation_that_replays_up_to_the_head(
     await groups.next_generation(KEY, 1, 0)
     await wait_for_retry(pool, 1)
     assert await groups.seek(KEY, {1: 1})
-    assert await memberships(groups) == [Membership(0, 0), Membership(1, 2, 3)]
+    assert await memberships(groups) == [Membership(0, 0), Membership(1, 2, 3, paced_to=3)]
     assert (await groups.leftovers(KEY)).retries == 0
     assert await groups.save_checkpoint(KEY, 1, 1, 3) is None  # of a broker that does not know yet
-    assert await groups.next_generation(KEY, 1, 2) == Membership(1, 3, 3)
+    assert await groups.next_generation(KEY, 1, 2) == Membership(1, 3, 3, paced_to=3)
+
+
+async def test_a_seek_keeps_its_pace_until_the_next(groups: PostgresGroupStore) -> None:
+    await groups.create(GROUP, {1: 2})
+    await groups.seek(KEY, {1: 1}, 0.5)
+    assert await groups.next_generation(KEY, 1, 1) == Membership(1, 2, 3, 0.5, 3)
+    await groups.seek(KEY, {1: 0})
+    assert await groups.membership(KEY, 1) == Membership(0, 3, 3, 0.0, 3)
 
 
 async def test_a_seek_forward_replays_nothing(groups: PostgresGroupStore) -> None:
     await groups.create(GROUP, {})
     assert await groups.seek(KEY, {0: 0, 1: 3})
-    assert await memberships(groups) == [Membership(0, 1), Membership(3, 1)]
+    assert await memberships(groups) == [Membership(0, 1), Membership(3, 1, paced_to=3)]
 
 
 async def test_a_group_that_is_not_there_cannot_be_moved_or_deleted(groups: PostgresGroupStore) -> None:

@@ -861,6 +861,34 @@ async def test_history_is_fed_page_by_page_and_joins_the_live_events(shard: Shar
     assert taken[0].body == b"event 2"
 
 
+async def test_turns_at_feeding_follow_each_other_whoever_takes_them(shard: Shard, other: Shard) -> None:
+    await shard.streams.start_at(0, 5)
+    state = await shard.make()
+    assert await shard.streams.turn(0, GROUP, state, 600) == (True, 600)
+    for each in (shard, other):
+        taken, wait = await each.streams.turn(0, GROUP, state, 600)
+        assert not taken
+        assert 590 < wait <= 600
+
+
+async def test_a_turn_that_was_let_pass_is_made_up_for_once(shard: Shard) -> None:
+    await shard.streams.start_at(0, 5)
+    state = await shard.make()
+    now = (await shard.redis.time())[0]
+    await shard.redis.hset(shard.keys.state(GROUP), "turn", (now - 6000) * 1000)
+    taken = [(await shard.streams.turn(0, GROUP, state, 600))[0] for _ in range(3)]
+    assert taken == [True, True, False]
+
+
+async def test_who_does_not_know_what_was_fed_takes_no_turn(shard: Shard) -> None:
+    await shard.streams.start_at(0, 5)
+    state = await shard.make()
+    for stale in (state._replace(fed=4), state._replace(generation=2)):
+        with pytest.raises(Stale):
+            await shard.streams.turn(0, GROUP, stale, 600)
+    assert (await shard.streams.turn(0, GROUP, state, 600))[0]
+
+
 async def test_who_feeds_what_was_fed_is_stale(shard: Shard, other: Shard) -> None:
     await shard.streams.start_at(0, 5)
     state = await shard.make()

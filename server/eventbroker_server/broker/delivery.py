@@ -229,7 +229,10 @@ class Delivery:
     async def _feed(self, membership: ShardMembership) -> bool:
         """Feed a page of history, if it is time to. Without PostgreSQL what is relayed goes on."""
         try:
-            return await membership.feed()
+            fed = await membership.feed()
+            if (at := membership.pace.alarm()) is not None:
+                asyncio.get_running_loop().call_at(at, self.wake)
+            return fed
         except StoreUnavailable as exc:
             log.warning("history has to wait: %s", exc, extra={"group": self.name})
             asyncio.get_running_loop().call_later(0.5, self.wake)

@@ -11,6 +11,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from eventbroker_server.broker.pace import Pace
 from eventbroker_server.broker.refilter import refilter
 from eventbroker_server.domain.ack_id import RETRY
 from eventbroker_server.ports import Entry, Membership, Refiltered, Stale
@@ -48,6 +49,7 @@ class ShardMembership:
         self.progress: Progress | None = None  # as of the last checkpoint
         self.oldest_at: datetime | None = None  # when the oldest event was stored that was not settled then
         self._name = str(group.key)
+        self.pace = Pace(streams, shard, self._name)
         self._known_types = 0
         self._joined_by = ""  # the filter
         self._groups = groups
@@ -176,10 +178,15 @@ class ShardMembership:
             state = self._state = await self._streams.feed(self.shard, self._name, state, state.fed, [])
             if state.waiting >= _LOW_WATER:
                 return False
-        upto = min(state.backfill_to, state.fed + _PAGE)
-        events, upto = await self._log.read_for(self.group, self.shard, state.fed, upto)
+        upto, most = min(state.backfill_to, state.fed + _PAGE), _PAGE
+        if (place := self._membership) is not None and place.pace and state.fed < place.paced_to:
+            upto = min(upto, place.paced_to)
+            if (most := await self.pace.share(state, place.pace)) <= 0:
+                return False
+        events, upto = await self._log.read_for(self.group, self.shard, state.fed, upto, most)
         entries = [Entry.of(stored, self._codec) for stored in events]
         self._state = await self._streams.feed(self.shard, self._name, state, upto, entries)
+        self.pace.fed(len(entries))
         return True
 
     async def checkpoint(self) -> None:

@@ -182,6 +182,10 @@ class Streams(Protocol):
     async def feed(self, shard: int, group: str, state: GroupState, upto: int, entries: Sequence[Entry]) -> GroupState:
         """Add history between state.fed and `upto` to the backfill if nobody else did. Raises Stale."""
 
+    async def turn(self, shard: int, group: str, state: GroupState, seconds: float) -> tuple[bool, float]:
+        """Take the next turn at feeding, which lasts so long: turns follow each other, whichever process takes them.
+        Answers whether it was taken, and in how many seconds the next begins. Raises Stale, as `feed` would."""
+
     async def read(
         self,
         shard: int,

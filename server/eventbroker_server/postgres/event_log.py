@@ -53,7 +53,9 @@ class PostgresEventLog:
             rows = await connection.fetch(QUERIES["read"], shard, after, upto, _PAGE_BYTES)
             return [_stored(row) for row in rows]
 
-    async def read_for(self, group: Group, shard: int, after: int, upto: int) -> tuple[list[StoredEvent], int]:
+    async def read_for(
+        self, group: Group, shard: int, after: int, upto: int, most: int = 1 << 31
+    ) -> tuple[list[StoredEvent], int]:
         wanted = (
             group.key.tenant,
             group.filter.exact(),
@@ -62,9 +64,9 @@ class PostgresEventLog:
             *named(group.conditions),
         )
         async with self._pool.connection() as connection:
-            rows = await connection.fetch(QUERIES["read_for"], shard, after, upto, _PAGE_BYTES, *wanted)
+            rows = await connection.fetch(QUERIES["read_for"], shard, after, upto, _PAGE_BYTES, *wanted, most)
         events = [_stored(row) for row in rows]
-        whole = sum(len(stored.event.content) for stored in events) < _PAGE_BYTES
+        whole = sum(len(stored.event.content) for stored in events) < _PAGE_BYTES and len(events) < most
         return events, upto if whole else events[-1].position
 
     async def find(self, key: EventKey) -> StoredEvent | None:

@@ -89,10 +89,10 @@ class PostgresGroupStore:
                 await connection.execute(QUERIES["forget_unwanted_retries"], *key, *wanted)
         return _group(row) if row else None
 
-    async def seek(self, key: GroupKey, checkpoints: Mapping[int, int]) -> bool:
+    async def seek(self, key: GroupKey, checkpoints: Mapping[int, int], pace: float = 0.0) -> bool:
         async with self._pool.transaction() as connection:
             for shard, checkpoint in sorted(checkpoints.items()):  # in one order, so that two never wait for each other
-                if not await connection.fetchval(QUERIES["seek"], *key, shard, checkpoint):
+                if not await connection.fetchval(QUERIES["seek"], *key, shard, checkpoint, pace):
                     return False
                 await connection.execute(QUERIES["forget_retries"], *key, shard)
         return True

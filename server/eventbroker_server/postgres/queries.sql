@@ -111,7 +111,8 @@ FROM (
         )
 ) AS page
 WHERE bytes_before < $4
-ORDER BY position;
+ORDER BY position
+LIMIT $12;
 
 -- name: record_time
 SELECT recorded_at FROM eventbroker.events WHERE shard = $1 AND position = $2;
@@ -132,7 +133,9 @@ FROM eventbroker.shard_head;
 SELECT * FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2;
 
 -- name: membership
-SELECT checkpoint, generation, replay_to FROM eventbroker.group_shards WHERE tenant_id = $1 AND name = $2 AND shard = $3;
+SELECT checkpoint, generation, replay_to, pace, paced_to
+FROM eventbroker.group_shards
+WHERE tenant_id = $1 AND name = $2 AND shard = $3;
 
 -- name: next_generation
 UPDATE eventbroker.group_shards
@@ -241,6 +244,8 @@ SET generation = g.generation + 1,
     checkpoint = $4,
     sought_at = clock_timestamp(),
     replay_to = CASE WHEN $4 < g.checkpoint THEN greatest(g.replay_to, head.position) ELSE g.replay_to END,
+    pace = $5,
+    paced_to = head.position,
     updated_at = clock_timestamp()
 FROM eventbroker.shard_head head
 WHERE g.tenant_id = $1 AND g.name = $2 AND g.shard = $3 AND head.shard = $3

@@ -57,6 +57,11 @@ class Reading(Scripted):
         args = [group, state.generation, state.fed, upto, self.process, *args]
         return _state(await self._run("feed", names, *args))
 
+    async def turn(self, shard: int, group: str, state: GroupState, seconds: float) -> tuple[bool, float]:
+        names, args = [self._keys(shard).state(group)], (state.generation, state.fed, round(seconds * 1000))
+        taken, wait = fresh(await self._run("turn", names, *args))
+        return bool(taken), wait / 1000
+
     async def read(
         self,
         shard: int,

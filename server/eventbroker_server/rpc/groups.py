@@ -38,6 +38,7 @@ _DEFAULT_RETRY = RetryPolicy()
 _DEFAULT_RETENTION = 30 * _DAY
 _MASKABLE = ("event_types", "ack_deadline", "retry_policy", "dead_letter_policy", *CONDITIONS, "limits")
 _PAGE, _MOST_PAGE = 100, 1_000
+_MIN_RATE, _MAX_RATE = 0.1, 100_000.0
 _FIRST_SECOND, _LAST_SECOND = -62_135_596_800, 253_402_300_799  # of the years 1 to 9999
 _EDGES = {
     subscriber_service_pb2.START_POINT_EARLIEST: Edge.EARLIEST,
@@ -155,8 +156,11 @@ class GroupServicer(GroupServiceServicer):
     ) -> pb.SeekGroupResponse:
         violations = _name_faults(request)
         to = _point(request.to, "to", violations)
+        rate = request.max_events_per_second
+        if rate != 0 and not _MIN_RATE <= rate <= _MAX_RATE:
+            violations.append(Violation("max_events_per_second", f"must be {_MIN_RATE:g} to {_MAX_RATE:.0f}, or 0"))
         raise_if_any(violations)
-        sought = await self._groups.seek(_key(request), to, dry_run=request.dry_run)
+        sought = await self._groups.seek(_key(request), to, rate, dry_run=request.dry_run)
         return pb.SeekGroupResponse(events_again=sought.again, events_skipped=sought.skipped)
 
     async def DeleteGroup(  # noqa: N802 - the name of the RPC

@@ -810,12 +810,18 @@ class SeekGroupRequest(_message.Message):
     TENANT_ID_FIELD_NUMBER: _builtins.int
     TO_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    MAX_EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The group's name. Required."""
     tenant_id: _builtins.str
     """Its tenant, or empty."""
     dry_run: _builtins.bool
     """Count, and change nothing."""
+    max_events_per_second: _builtins.float
+    """How many events after the new place are delivered in each second at most, in each shard, over all brokers and
+    consumers: 0.1 to 100,000. 0: as fast as consumers take them. It holds for what was stored before the seek. Events
+    that are stored after it come after those, and are not slowed then. The next seek replaces it. Retries do not count.
+    """
     @_builtins.property
     def to(self) -> Global___LogPoint:
         """Where to. Required."""
@@ -827,10 +833,11 @@ class SeekGroupRequest(_message.Message):
         tenant_id: _builtins.str = ...,
         to: Global___LogPoint | None = ...,
         dry_run: _builtins.bool = ...,
+        max_events_per_second: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "name", b"name", "tenant_id", b"tenant_id", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "max_events_per_second", b"max_events_per_second", "name", b"name", "tenant_id", b"tenant_id", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

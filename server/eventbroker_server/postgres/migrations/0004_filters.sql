@@ -1,4 +1,5 @@
--- What a group asks of events beside their types, and how much it lets each of its consumers have out.
+-- What a group asks of events beside their types, how much it lets each of its consumers have out, and how fast a seek
+-- brings events again.
 
 ALTER TABLE eventbroker.groups
     ADD COLUMN sources              text[] NOT NULL DEFAULT '{}', -- empty: of any source
@@ -7,6 +8,10 @@ ALTER TABLE eventbroker.groups
     ADD COLUMN max_unsettled_events integer NOT NULL DEFAULT 0, -- 0: as many as the broker allows
     ADD COLUMN max_unsettled_bytes  bigint NOT NULL DEFAULT 0,
     ADD COLUMN max_batch_events     integer NOT NULL DEFAULT 0;
+
+ALTER TABLE eventbroker.group_shards
+    ADD COLUMN pace     double precision NOT NULL DEFAULT 0, -- events a second; 0: as fast as it goes
+    ADD COLUMN paced_to bigint NOT NULL DEFAULT 0; -- up to here history is fed at that pace
 
 -- Whether an event meets the conditions of a group: what domain/conditions.py says, for history. The planner puts the
 -- expression in the place of the call.
