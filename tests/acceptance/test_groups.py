@@ -9,6 +9,7 @@ import asyncpg
 import grpc
 import pytest
 from eventbroker.v1.group_service_pb2 import (
+    ConsumerLimits,
     CreateGroupRequest,
     DeadLetterPolicy,
     DeleteGroupRequest,
@@ -222,6 +223,31 @@ BAD = [
     (
         CreateGroupRequest(
             name="g",
+            limits=ConsumerLimits(max_unsettled_events=10_001, max_unsettled_bytes=-1, max_batch_events=1_001),
+        ),
+        {
+            "limits.max_unsettled_events": "from 1 to 10000",
+            "limits.max_unsettled_bytes": "from 1 to",
+            "limits.max_batch_events": "from 1 to 1000",
+        },
+    ),
+    (
+        CreateGroupRequest(name="g", sources=["a", "\n"], aggregate_types=["ü", "User"], tags=[""]),
+        {"sources[1]": "without control", "aggregate_types[0]": "1 to 128", "tags[0]": "1 to 256"},
+    ),
+    (
+        UpdateGroupRequest(
+            name="there",
+            sources=["a"] * 101,
+            aggregate_types=["a"] * 101,
+            tags=["a"] * 65,
+            update_mask=FieldMask(paths=["sources", "aggregate_types", "tags"]),
+        ),
+        {"sources": "at most 100", "aggregate_types": "at most 100", "tags": "at most 64"},
+    ),
+    (
+        CreateGroupRequest(
+            name="g",
             retry_policy=RetryPolicy(
                 initial_backoff=seconds(0.05), multiplier=0.5, maximum_backoff=seconds(90_000), max_attempts=1001
             ),
@@ -264,6 +290,14 @@ BAD = [
     (SeekGroupRequest(), {"name": "1 to 128", "to": "one of edge"}),
     (SeekGroupRequest(name="there", to=LogPoint(position=-1)), {"to.position": "negative"}),
     (SeekGroupRequest(name="there", to=LogPoint(position=2)), {"to.position": "from 0 to 1"}),
+    (
+        SeekGroupRequest(name="there", max_events_per_second=float("nan")),
+        {"to": "one of edge", "max_events_per_second": "0.1 to 100000, or 0"},
+    ),
+    (
+        SeekGroupRequest(name="there", to=EARLIEST, max_events_per_second=-1),
+        {"max_events_per_second": "0.1 to 100000, or 0"},
+    ),
     (DeleteGroupRequest(name="x" * 129), {"name": "1 to 128"}),
 ]
 

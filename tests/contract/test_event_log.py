@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import pytest
+from eventbroker_server.domain.conditions import Conditions, Facts
 from eventbroker_server.domain.errors import BadSetting, UnsafeStore
-from eventbroker_server.domain.event import DataForm
+from eventbroker_server.domain.event import DataForm, Metadata
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupKey
 from eventbroker_server.ports import Collision, Row
@@ -278,6 +279,62 @@ async def test_a_group_reads_just_the_events_of_its_tenant_and_filter(event_log:
         events, upto = await event_log.read_for(group, 0, 9, 30)
         assert (positions(events), upto) == ([at for at in wanted if 9 < at <= 30], 30), group
         assert await event_log.read_for(group, 1, 0, END) == ([], END)
+
+
+async def test_a_page_holds_no_more_events_than_asked_for_and_tells_where_it_ends(
+    event_log: PostgresEventLog,
+) -> None:
+    await event_log.append(0, rows(*(domain_event(event_type=name) for name in ("a", "b", "a", "b", "a", "b"))))
+    group = Group(GroupKey(ALL_TENANTS, "g"), TypeFilter.of("a"), 30.0)
+    pages, upto = [], 0
+    while upto < 6:
+        events, upto = await event_log.read_for(group, 0, upto, 6, 2)
+        pages.append((positions(events), upto))
+    assert pages == [([1, 3], 3), ([5], 6)]
+
+
+AWKWARD = [
+    "a",
+    "A",
+    "",
+    "ü",
+    "u\u0308",
+    "日本",
+    "\U0001f600",
+    '"',
+    "'",
+    "\\",
+    "{a,b}",
+    '["a"]',
+    "NULL",
+    " ",
+    "a ",
+    "%",
+    "$1",
+]
+_said = st.sampled_from(AWKWARD)
+_named = st.frozensets(st.sampled_from([text for text in AWKWARD if text]), max_size=3)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    facts=st.lists(st.builds(Facts, _said, _said, st.lists(_said, max_size=4).map(tuple)), min_size=1, max_size=8),
+    conditions=st.builds(Conditions, _named, _named, _named),
+)
+async def test_history_meets_the_conditions_that_live_events_meet(
+    event_log: PostgresEventLog, facts: list[Facts], conditions: Conditions
+) -> None:
+    offered = [
+        domain_event(aggregate_type=fact.aggregate_type, metadata=Metadata(source=fact.source, tags=fact.tags))
+        for fact in facts
+    ]
+    before = (await event_log.append(0, rows(*offered))).first - 1
+    group = Group(GroupKey(ALL_TENANTS, "g"), TypeFilter.of("*"), 30.0, conditions=conditions)
+    wanted = [before + number for number, fact in enumerate(facts, 1) if conditions.met_by(fact)]
+    end = before + len(facts)
+    events, _ = await event_log.read_for(group, 0, before, end)
+    assert positions(events) == wanted
+    assert await event_log.count_for(group, 0, before, end) == len(wanted)
 
 
 async def test_a_page_of_many_bytes_ends_early_and_tells_where(event_log: PostgresEventLog) -> None:

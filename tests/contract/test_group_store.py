@@ -8,8 +8,11 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from eventbroker_server.domain.conditions import Conditions
+from eventbroker_server.domain.event import Metadata
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupChange, GroupKey
+from eventbroker_server.domain.limits import Limits
 from eventbroker_server.domain.retry import RetryPolicy
 from eventbroker_server.ports import Leftovers, Membership, Row
 from eventbroker_server.postgres.event_log import PostgresEventLog
@@ -146,6 +149,8 @@ async def test_a_new_generation_begins_at_the_checkpoint_of_the_old(groups: Post
 # Groups as resources.
 
 POLICY = RetryPolicy(0.5, 3.0, 60.0, 7)
+LIMITS = Limits(7, 1 << 40, 3)
+CONDITIONS = Conditions(frozenset({"a,b", '"c"'}), frozenset({"User"}), frozenset({"ü", "{}"}))
 
 
 async def wait_for_retry(pool: Pool, *positions: int) -> None:
@@ -159,7 +164,7 @@ async def wait_for_retry(pool: Pool, *positions: int) -> None:
 
 
 async def test_a_group_is_created_with_all_it_says_at_its_checkpoints(groups: PostgresGroupStore) -> None:
-    group = replace(GROUP, retry=POLICY, dead_letter_retention=7200.0)
+    group = replace(GROUP, retry=POLICY, dead_letter_retention=7200.0, conditions=CONDITIONS, limits=LIMITS)
     assert await groups.create(group, {1: 2})
     assert await groups.find(KEY) == group
     assert await memberships(groups) == [Membership(0, 0), Membership(2, 0)]
@@ -180,6 +185,10 @@ async def test_groups_of_a_scope_are_listed_by_name(groups: PostgresGroupStore) 
     assert [group.key.name for group in await groups.list_groups("acme", "a-b", 9)] == ["a.b", "b"]
 
 
+def with_conditions(**named: frozenset[str]) -> Group:
+    return replace(GROUP, conditions=Conditions(**named))
+
+
 async def test_a_change_leaves_what_it_does_not_name(groups: PostgresGroupStore) -> None:
     await groups.create(GROUP, {})
     changes = [
@@ -187,11 +196,16 @@ async def test_a_change_leaves_what_it_does_not_name(groups: PostgresGroupStore)
         (GroupChange(ack_deadline=1.0, retry=POLICY), replace(GROUP, ack_deadline=1.0, retry=POLICY)),
         (GroupChange(dead_letter_retention=3600.0), replace(GROUP, dead_letter_retention=3600.0)),
         (GroupChange(paused=True), replace(GROUP, paused=True)),
+        (GroupChange(sources=CONDITIONS.sources), with_conditions(sources=CONDITIONS.sources)),
+        (GroupChange(aggregate_types=CONDITIONS.aggregate_types), with_conditions(aggregate_types=frozenset({"User"}))),
+        (GroupChange(limits=LIMITS), replace(GROUP, limits=LIMITS)),
+        (GroupChange(tags=CONDITIONS.tags), with_conditions(tags=CONDITIONS.tags)),
     ]
     for change, expected in changes:
         assert await groups.update(KEY, change) == expected
         assert await groups.find(KEY) == expected
         whole = GroupChange(GROUP.filter, GROUP.ack_deadline, GROUP.retry, GROUP.dead_letter_retention, paused=False)
+        whole = replace(whole, sources=frozenset(), aggregate_types=frozenset(), tags=frozenset(), limits=Limits())
         assert await groups.update(KEY, whole) == GROUP
     assert await groups.update(GroupKey("acme", "none"), GroupChange(paused=True)) is None
 
@@ -203,6 +217,21 @@ async def test_retries_of_types_that_are_no_longer_wanted_are_forgotten(groups: 
     assert (await groups.leftovers(KEY)).retries == 2
     await groups.update(KEY, GroupChange(filter=TypeFilter.of("role.*")))
     assert await groups.leftovers(KEY) == Leftovers(0, None, 0)
+
+
+async def test_retries_that_miss_a_condition_are_forgotten(groups: PostgresGroupStore, pool: Pool) -> None:
+    await groups.create(GROUP, {})
+    tagged = domain_event(metadata=Metadata(tags=("eu",)))
+    await PostgresEventLog(pool).append(1, [Row(tagged, None, 1)])
+    await wait_for_retry(pool, 1, 4)
+    await groups.update(KEY, GroupChange(aggregate_types=frozenset({"User"})))
+    assert (await groups.leftovers(KEY)).retries == 2
+    await groups.update(KEY, GroupChange(tags=frozenset({"eu"})))
+    assert (await groups.leftovers(KEY)).retries == 1
+    await groups.update(KEY, GroupChange(filter=GROUP.filter))
+    assert (await groups.leftovers(KEY)).retries == 1
+    await groups.update(KEY, GroupChange(sources=frozenset({"billing"})))
+    assert (await groups.leftovers(KEY)).retries == 0
 
 
 async def test_leftovers_tell_since_when_the_oldest_waits(groups: PostgresGroupStore, pool: Pool) -> None:
@@ -218,16 +247,24 @@ async def test_a_seek_back_is_a_new_generation_that_replays_up_to_the_head(
     await groups.next_generation(KEY, 1, 0)
     await wait_for_retry(pool, 1)
     assert await groups.seek(KEY, {1: 1})
-    assert await memberships(groups) == [Membership(0, 0), Membership(1, 2, 3)]
+    assert await memberships(groups) == [Membership(0, 0), Membership(1, 2, 3, paced_to=3)]
     assert (await groups.leftovers(KEY)).retries == 0
     assert await groups.save_checkpoint(KEY, 1, 1, 3) is None  # of a broker that does not know yet
-    assert await groups.next_generation(KEY, 1, 2) == Membership(1, 3, 3)
+    assert await groups.next_generation(KEY, 1, 2) == Membership(1, 3, 3, paced_to=3)
+
+
+async def test_a_seek_keeps_its_pace_until_the_next(groups: PostgresGroupStore) -> None:
+    await groups.create(GROUP, {1: 2})
+    await groups.seek(KEY, {1: 1}, 0.5)
+    assert await groups.next_generation(KEY, 1, 1) == Membership(1, 2, 3, 0.5, 3)
+    await groups.seek(KEY, {1: 0})
+    assert await groups.membership(KEY, 1) == Membership(0, 3, 3, 0.0, 3)
 
 
 async def test_a_seek_forward_replays_nothing(groups: PostgresGroupStore) -> None:
     await groups.create(GROUP, {})
     assert await groups.seek(KEY, {0: 0, 1: 3})
-    assert await memberships(groups) == [Membership(0, 1), Membership(3, 1)]
+    assert await memberships(groups) == [Membership(0, 1), Membership(3, 1, paced_to=3)]
 
 
 async def test_a_group_that_is_not_there_cannot_be_moved_or_deleted(groups: PostgresGroupStore) -> None:

@@ -861,6 +861,34 @@ async def test_history_is_fed_page_by_page_and_joins_the_live_events(shard: Shar
     assert taken[0].body == b"event 2"
 
 
+async def test_turns_at_feeding_follow_each_other_whoever_takes_them(shard: Shard, other: Shard) -> None:
+    await shard.streams.start_at(0, 5)
+    state = await shard.make()
+    assert await shard.streams.turn(0, GROUP, state, 600) == (True, 600)
+    for each in (shard, other):
+        taken, wait = await each.streams.turn(0, GROUP, state, 600)
+        assert not taken
+        assert 590 < wait <= 600
+
+
+async def test_a_turn_that_was_let_pass_is_made_up_for_once(shard: Shard) -> None:
+    await shard.streams.start_at(0, 5)
+    state = await shard.make()
+    now = (await shard.redis.time())[0]
+    await shard.redis.hset(shard.keys.state(GROUP), "turn", (now - 6000) * 1000)
+    taken = [(await shard.streams.turn(0, GROUP, state, 600))[0] for _ in range(3)]
+    assert taken == [True, True, False]
+
+
+async def test_who_does_not_know_what_was_fed_takes_no_turn(shard: Shard) -> None:
+    await shard.streams.start_at(0, 5)
+    state = await shard.make()
+    for stale in (state._replace(fed=4), state._replace(generation=2)):
+        with pytest.raises(Stale):
+            await shard.streams.turn(0, GROUP, stale, 600)
+    assert (await shard.streams.turn(0, GROUP, state, 600))[0]
+
+
 async def test_who_feeds_what_was_fed_is_stale(shard: Shard, other: Shard) -> None:
     await shard.streams.start_at(0, 5)
     state = await shard.make()
@@ -1135,3 +1163,18 @@ async def test_other_brokers_are_told_of_a_change(shard: Shard, other: Shard) ->
         assert await anext(signals) is None
         await shard.streams.tell_changed(0, GROUP)
         assert await anext(signals) == Signal("changed", "p1", GROUP)
+
+
+async def test_who_reads_by_another_filter_is_stale_and_what_it_took_is_among_its_holdings(user_group: Shard) -> None:
+    shard = user_group
+    assert positions(await shard.streams.read(0, GROUP, 1, ANN, [USER], 1, USER)) == [1]
+    with pytest.raises(Stale):
+        await shard.streams.read(0, GROUP, 1, ANN, [USER], 9, f"{USER} mark")
+    assert sorted(holding.position for holding in await shard.holdings(consumer=ANN)) == [1, 3]
+
+
+async def test_a_filter_may_change_in_what_joins_no_streams(user_group: Shard) -> None:
+    shard = user_group
+    await shard.streams.refilter(0, GROUP, USER, f"{USER} mark", 2, [], [])
+    assert await shard.streams.filter_of(0, GROUP) == f"{USER} mark"
+    assert positions(await shard.streams.read(0, GROUP, 1, ANN, [USER], 9, f"{USER} mark")) == [1, 3]

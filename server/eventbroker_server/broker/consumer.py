@@ -18,6 +18,7 @@ from eventbroker_server.broker.tasks import wait_for
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from eventbroker_server.domain.limits import Limits
     from eventbroker_server.ports import Received
 
 
@@ -28,6 +29,14 @@ class FlowControl:
     max_unsettled_events: int
     max_unsettled_bytes: int
     max_batch_events: int
+
+    def within(self, limits: Limits) -> FlowControl:
+        """The same, cut to what a group allows."""
+        return FlowControl(
+            min(self.max_unsettled_events, limits.max_unsettled_events or self.max_unsettled_events),
+            min(self.max_unsettled_bytes, limits.max_unsettled_bytes or self.max_unsettled_bytes),
+            min(self.max_batch_events, limits.max_batch_events or self.max_batch_events),
+        )
 
 
 MAX_BATCH_BYTES = 3 << 20  # in one message: gRPC's clients take 4 MiB unless they are set otherwise
@@ -78,6 +87,7 @@ class Consumer:
         self.id = consumer_id
         self.name = name
         self.flow = flow
+        self._wish = flow
         self.holds: dict[Place, Hold] = {}
         self.closing: ClosingReason | None = None
         self.closed = asyncio.Event()
@@ -105,9 +115,13 @@ class Consumer:
         most = min(self.flow.max_unsettled_events - len(self.holds), by_bytes)
         return most if self._asked is None else min(most, self._asked - len(self._outbox))
 
+    def limit(self, limits: Limits) -> None:
+        """From now on, have no more out than the group allows; what is out beyond it stays."""
+        self.flow = self._wish.within(limits)
+
     def ask(self, most: int) -> None:
         """From now on, until it asks again, have credit for so many events that wait to be handed over."""
-        self._asked = most
+        self._asked = min(most, self.flow.max_batch_events)
         if most:
             self._wake()
         self._ready.set()

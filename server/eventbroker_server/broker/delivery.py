@@ -90,6 +90,7 @@ class Delivery:
             # The one that is replaced still has to give back what it holds, under its own name.
             name = consumer_name(f"{consumer_id}+{next(self._order)}", self._streams.process)
         consumer = Consumer(consumer_id, name, flow, self.group.ack_deadline, self.wake)
+        consumer.limit(self.group.limits)
         self.consumers[name] = consumer
         self.wake()
         return consumer
@@ -230,7 +231,10 @@ class Delivery:
     async def _feed(self, membership: ShardMembership) -> bool:
         """Feed a page of history, if it is time to. Without PostgreSQL what is relayed goes on."""
         try:
-            return await membership.feed()
+            fed = await membership.feed()
+            if (at := membership.pace.alarm()) is not None:
+                asyncio.get_running_loop().call_at(at, self.wake)
+            return fed
         except StoreUnavailable as exc:
             log.warning("history has to wait: %s", exc, extra={"group": self.name})
             asyncio.get_running_loop().call_later(0.5, self.wake)
@@ -387,7 +391,7 @@ class Delivery:
 
     def adopt(self, group: Group) -> None:
         """Go on as the group is now. What is handed out stays, but for types that it does not want any more."""
-        refiltered = group.filter != self.group.filter
+        refiltered = group.filter_text != self.group.filter_text
         self.group = group
         for membership in self.memberships:
             membership.group = group
@@ -395,6 +399,7 @@ class Delivery:
                 membership.lose()
         for consumer in self.consumers.values():
             consumer.ack_deadline = group.ack_deadline
+            consumer.limit(group.limits)
             if refiltered:
                 unwanted = [
                     place

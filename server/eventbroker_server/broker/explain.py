@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from eventbroker_server.domain.conditions import Facts
 from eventbroker_server.domain.errors import EventNotFound
 from eventbroker_server.domain.event import shard_of
 from eventbroker_server.domain.group import consumer_id_of
@@ -86,6 +87,9 @@ class Explainer:
             return said._replace(state=DeliveryState.FILTERED, wanted=f"events of tenant {key.tenant}")
         if not group.filter.matches(stored.event.event_type):
             return said._replace(state=DeliveryState.FILTERED, wanted=f"event types {group.filter}")
+        event = stored.event
+        if not group.conditions.met_by(Facts(event.metadata.source, event.aggregate_type, event.metadata.tags)):
+            return said._replace(state=DeliveryState.FILTERED, wanted=str(group.conditions))
         trouble = await self._retries.trouble(key, shard, position)
         if trouble is not None:
             said = said._replace(failed=trouble.failed, error=trouble.error)

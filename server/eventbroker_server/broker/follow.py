@@ -47,8 +47,8 @@ class Follower:
         if group is None:
             delivery.dissolve()
             return
-        if group != delivery.group:
-            delivery.adopt(group)
-        for membership in delivery.memberships:
+        for membership in delivery.memberships:  # first: resumed after a seek, it goes on at its new place
             if await membership.sought():
                 delivery.wake()
+        if group != delivery.group:
+            delivery.adopt(group)

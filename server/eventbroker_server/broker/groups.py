@@ -103,7 +103,7 @@ class Groups:
         """Change a group, also while consumers are connected."""
         if (group := await self._store.update(key, change)) is None:
             raise _not_found(key)
-        if change.filter is not None:
+        if change.refilters:
             try:
                 for shard in shards_of(key, self._shards):
                     await self._refilter(key, shard)
@@ -124,9 +124,10 @@ class Groups:
         self._announcer.tell("paused" if paused else "resumed", key)
         return group
 
-    async def seek(self, key: GroupKey, to: LogPoint, *, dry_run: bool) -> Sought:
-        """Move a group, unless it is only to be counted what that would do. Raises InvalidArgument for a position
-        beyond the head."""
+    async def seek(self, key: GroupKey, to: LogPoint, pace: float = 0.0, *, dry_run: bool) -> Sought:
+        """Move a group, unless it is only to be counted what that would do. What is stored so far comes at a pace of
+        so many events a second and shard; 0 is as fast as it goes. Raises InvalidArgument for a position beyond the
+        head."""
         group = await self.get(key)
         places = await self._places(key, to, "to.position")
         again = skipped = 0
@@ -135,7 +136,7 @@ class Groups:
             again += await self._log.count_for(group, shard, place, checkpoint) if place < checkpoint else 0
             skipped += await self._log.count_for(group, shard, checkpoint, place) if checkpoint < place else 0
         if not dry_run:
-            if not await self._store.seek(key, places):
+            if not await self._store.seek(key, places, pace):
                 raise _not_found(key)
             await self._tell(key)
             self._announcer.tell("sought", key, again=again, skipped=skipped)
@@ -194,7 +195,7 @@ class Groups:
         wanted = group.joins(types)
         with suppress(Stale):
             return await self._streams.progress(
-                shard, str(group.key), generation, wanted, len(types), str(group.filter)
+                shard, str(group.key), generation, wanted, len(types), group.filter_text
             )
         return None
 

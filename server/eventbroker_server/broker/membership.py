@@ -11,20 +11,24 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
+from eventbroker_server.broker.pace import Pace
 from eventbroker_server.broker.refilter import refilter
+from eventbroker_server.domain.ack_id import RETRY
 from eventbroker_server.ports import Entry, Membership, Refiltered, Stale
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from eventbroker_server.broker.ordering import Ordering
+    from eventbroker_server.domain.event import StoredEvent
     from eventbroker_server.domain.group import Group
     from eventbroker_server.ports import Codec, EventLog, GroupState, GroupStore, Progress, Received, Streams
 
 log = logging.getLogger(__name__)
 
 _PAGE = 500  # positions looked at for one page of the backfill
-_MOST_BEHIND = 100_000  # events that wait for others of their aggregates; then no more are fed
+_FAR = 2_000  # positions; so far from the head events stand in line without being read
+_MOST_BEHIND = 200_000  # events that wait for others of their aggregates or tenants; then no more are fed
 _LOW_WATER = 1_000  # no more is fed while as much as this waits in the backfill
 
 
@@ -50,6 +54,7 @@ class ShardMembership:
         self.progress: Progress | None = None  # as of the last checkpoint
         self.oldest_at: datetime | None = None  # when the oldest event was stored that was not settled then
         self._name = str(group.key)
+        self.pace = Pace(streams, shard, self._name)
         self._known_types = 0
         self._joined_by = ""  # the filter
         self._groups = groups
@@ -103,7 +108,7 @@ class ShardMembership:
         types = await self._streams.types(self.shard)
         joining = self.group.joins(types)
         membership = self._membership
-        wanted = str(self.group.filter)
+        wanted = self.group.filter_text
         state = await self._streams.open_group(
             self.shard, self._name, joining, membership, make=False, filter_text=wanted, in_turn=self.group.in_turn
         )
@@ -141,54 +146,89 @@ class ShardMembership:
         return Membership(last.checkpoint, last.generation + 1)
 
     async def read(self, consumer: str, count: int) -> tuple[list[Received], bool]:
-        """Take up to `count` entries for a consumer, of which those of other tenants are settled here; and whether
-        there may be more. Live events come after history. Raises Stale."""
-        generation = self.generation
+        """Take up to `count` entries for a consumer, of which those that the group does not want are settled here; and
+        whether there may be more. Live events come after history. Raises Stale."""
+        generation, group = self.generation, self.group
+        # Who looks at conditions has to know the present ones: what they leave out is settled for good.
+        told = group.filter_text if group.conditions else ""
         received: list[Received] = []
-        if not self.caught_up or self.group.in_turn:
-            received = await self._streams.read(self.shard, self._name, generation, consumer, (), count)
+        if not self.caught_up or group.in_turn:
+            received = await self._streams.read(self.shard, self._name, generation, consumer, (), count, told)
             self.caught_up = len(received) < count and not (self._state and self._state.backfilling)
-        if self.caught_up and not self.group.in_turn and (left := count - len(received)):
-            received += await self._streams.read(self.shard, self._name, generation, consumer, self.types, left)
+        if self.caught_up and not group.in_turn and (left := count - len(received)):
+            received += await self._streams.read(self.shard, self._name, generation, consumer, self.types, left, told)
         more = len(received) == count
         if self.group.ephemeral:  # nobody else counts its attempts
             received = [entry._replace(attempt=entry.number) for entry in received]
-        wanted = [entry for entry in received if self.group.wants_tenant(entry.tenant_id)]
-        if len(wanted) < len(received):
-            unwanted = [entry for entry in received if not self.group.wants_tenant(entry.tenant_id)]
+        wanted: list[Received] = []
+        unwanted: list[Received] = []
+        for entry in received:
+            (wanted if self._wants(group, entry) else unwanted).append(entry)
+        if unwanted:
             await self._streams.drop(self.shard, self._name, generation, unwanted)
         return wanted, more
+
+    def _wants(self, group: Group, entry: Received) -> bool:
+        if not group.wants_tenant(entry.tenant_id):
+            return False
+        # A retry is of an event that was wanted, or a dead letter that somebody redrove.
+        return not group.conditions or entry.stream == RETRY or group.conditions.met_by(self._codec.facts(entry.body))
 
     async def feed(self) -> bool:
         """Feed one page of history into the backfill, if there is any and the backfill is low; answer whether it did.
         Raises Stale."""
         state = self._state
         if state is not None and self.group.in_turn:
-            return await self._feed_lines(state)
+            return await self._feed_in_turn(state)
         if state is None or not state.backfilling:
             return False
         if state.waiting >= _LOW_WATER:  # as of the last feed: look again
             state = self._state = await self._streams.feed(self.shard, self._name, state, state.fed, [])
             if state.waiting >= _LOW_WATER:
                 return False
-        upto = min(state.backfill_to, state.fed + _PAGE)
-        events, upto = await self._log.read_for(self.group, self.shard, state.fed, upto)
+        if (most := await self._share(state)) <= 0:
+            return False
+        events, upto = await self._read(state, most)
         entries = [Entry.of(stored, self._codec) for stored in events]
         self._state = await self._streams.feed(self.shard, self._name, state, upto, entries)
+        self.pace.fed(len(entries))
         return True
 
-    async def _feed_lines(self, state: GroupState) -> bool:
+    async def _feed_in_turn(self, state: GroupState) -> bool:
         state = self._state = await self._ordering.look(self.group, self.shard, state)
         if state.waiting >= _LOW_WATER:
             return False
         if state.released:
             await self._ordering.bring(self.group, self.shard, state.generation)
-        if not state.backfilling or state.behind >= _MOST_BEHIND:
+        if not state.backfilling or state.behind >= _MOST_BEHIND or (most := await self._share(state)) <= 0:
             return bool(state.released)
-        upto = min(state.backfill_to, state.fed + _PAGE)
-        events, upto = await self._log.read_for(self.group, self.shard, state.fed, upto)
+        if state.backfill_to - state.fed > _FAR and not self._paced(state):
+            upto = state.fed + _FAR
+            places = await self._log.places(self.group, self.shard, state.fed, upto)
+            self._state = await self._ordering.feed_places(self.group, self.shard, state, upto, places)
+            return True
+        events, upto = await self._read(state, most)
         self._state = await self._ordering.feed(self.group, self.shard, state, upto, events)
+        self.pace.fed(len(events))
         return True
+
+    def _paced(self, state: GroupState) -> bool:
+        """Whether a seek set a pace at which the group is fed now."""
+        place = self._membership
+        return place is not None and bool(place.pace) and state.fed < place.paced_to
+
+    async def _share(self, state: GroupState) -> int:
+        """How many events may be fed now."""
+        if self._membership is None or not self._paced(state):
+            return _PAGE
+        return await self.pace.share(state, self._membership.pace)
+
+    async def _read(self, state: GroupState, most: int) -> tuple[list[StoredEvent], int]:
+        """A page of history, and up to which position that is all."""
+        upto = min(state.backfill_to, state.fed + _PAGE)
+        if self._membership is not None and self._paced(state):
+            upto = min(upto, self._membership.paced_to)
+        return await self._log.read_for(self.group, self.shard, state.fed, upto, most)
 
     async def checkpoint(self) -> None:
         """Write down how far the group has come. Raises Stale."""

@@ -36,7 +36,7 @@ class Ordering:
 
     async def look(self, group: Group, shard: int, state: GroupState) -> GroupState:
         """The state as it is now."""
-        return await self._streams.feed_lines(shard, str(group.key), state, state.fed, [], str(group.filter))
+        return await self._streams.feed_lines(shard, str(group.key), state, state.fed, [], group.filter_text)
 
     async def feed(
         self, group: Group, shard: int, state: GroupState, upto: int, events: Sequence[StoredEvent]
@@ -52,7 +52,17 @@ class Ordering:
             )
             for stored in events
         ]
-        return await self._streams.feed_lines(shard, str(group.key), state, upto, entries, str(group.filter))
+        return await self._streams.feed_lines(shard, str(group.key), state, upto, entries, group.filter_text)
+
+    async def feed_places(
+        self, group: Group, shard: int, state: GroupState, upto: int, places: Sequence[tuple[int, AggregateKey]]
+    ) -> GroupState:
+        """As `feed`, of events that are not at hand: those that may go are released."""
+        entries = [
+            InLine(Entry(position, "", aggregate[0], b""), _line(group, aggregate), ask=True)
+            for position, aggregate in places
+        ]
+        return await self._streams.feed_lines(shard, str(group.key), state, upto, entries, group.filter_text)
 
     async def line_up(
         self, group: Group, shard: int, generation: int, due: Sequence[tuple[Due, Holding | None]]
@@ -71,7 +81,7 @@ class Ordering:
         if buried:
             for died in await self._store.bury(group, shard, generation, buried):
                 self._announcer.died(group.key, shard, died)
-        unwanted = [turn.stored.position for turn in turns if not group.filter.matches(turn.stored.event.event_type)]
+        unwanted = [turn.stored.position for turn in turns if not group.wants(turn.stored.event)]
         if unwanted:
             await self._store.forget(group.key, shard, unwanted)
         over = {*buried, *unwanted}

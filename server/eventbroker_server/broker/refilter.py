@@ -22,10 +22,11 @@ async def refilter(groups: GroupStore, streams: Streams, key: GroupKey, shard: i
     meanwhile: try again."""
     told = await streams.filter_of(shard, str(key))
     group = await groups.find(key)
-    if told is None or group is None or told == str(group.filter):
+    if told is None or group is None or told == group.filter_text:
         return
     types = await streams.types(shard)
-    before = set(replace(group, filter=TypeFilter.of(*told.split(","))).joins(types))
+    patterns, _, _ = told.partition(" ")
+    before = set(replace(group, filter=TypeFilter.of(*patterns.split(","))).joins(types))
     after = set(group.joins(types))
     join, leave = sorted(after - before), sorted(before - after)
-    await streams.refilter(shard, str(key), told, str(group.filter), len(types), join, leave)
+    await streams.refilter(shard, str(key), told, group.filter_text, len(types), join, leave)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from eventbroker_server.domain.conditions import Conditions, Facts
 from eventbroker_server.domain.event import SYSTEM_TENANT, shard_of
+from eventbroker_server.domain.limits import Limits
 from eventbroker_server.domain.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from eventbroker_server.domain.event import Event
     from eventbroker_server.domain.filter import TypeFilter
 
 ALL_TENANTS = "*"
@@ -59,6 +62,8 @@ class Group:
     fair: bool = False
     hold: bool = False
     ephemeral: bool = False
+    conditions: Conditions = field(default=Conditions())
+    limits: Limits = field(default=Limits())
 
     @property
     def in_turn(self) -> bool:
@@ -69,11 +74,26 @@ class Group:
         """Of these event types those whose streams it reads."""
         return [] if self.in_turn else sorted(filter(self.filter.matches, types))
 
+    def wants(self, event: Event) -> bool:
+        """Whether it gets an event."""
+        facts = Facts(event.metadata.source, event.aggregate_type, event.metadata.tags)
+        return (
+            self.wants_tenant(event.tenant_id)
+            and self.filter.matches(event.event_type)
+            and self.conditions.met_by(facts)
+        )
+
     def wants_tenant(self, tenant_id: str) -> bool:
         """Whether it gets a tenant's events. What the broker says of itself is for those who ask for it."""
         if self.key.tenant == ALL_TENANTS:
             return tenant_id != SYSTEM_TENANT
         return self.key.tenant == tenant_id
+
+    @property
+    def filter_text(self) -> str:
+        """What Redis is told of the filter and the conditions, so that who knows others finds out: the patterns, joined
+        by commas, and maybe a space and the mark of the conditions."""
+        return f"{self.filter} {self.conditions.mark}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +106,15 @@ class GroupChange:
     dead_letter_retention: float | None = None
     paused: bool | None = None
     hold: bool | None = None
+    sources: frozenset[str] | None = None
+    aggregate_types: frozenset[str] | None = None
+    tags: frozenset[str] | None = None
+    limits: Limits | None = None
+
+    @property
+    def refilters(self) -> bool:
+        """Whether other events are wanted."""
+        return any(part is not None for part in (self.filter, self.sources, self.aggregate_types, self.tags))
 
 
 def shards_of(key: GroupKey, shards: int) -> list[int]:

@@ -60,9 +60,14 @@ class EventLog(Protocol):
     async def read(self, shard: int, after: int, upto: int) -> list[StoredEvent]:
         """The events at positions after < p <= upto, in order; fewer, but at least one, if they are many bytes."""
 
-    async def read_for(self, group: Group, shard: int, after: int, upto: int) -> tuple[list[StoredEvent], int]:
-        """Those of them that the group wants and that neither wait for another attempt nor were given up since the last
-        seek, and up to which position that is all."""
+    async def read_for(
+        self, group: Group, shard: int, after: int, upto: int, most: int = 1 << 31
+    ) -> tuple[list[StoredEvent], int]:
+        """The first `most` of those of them that the group wants and that neither wait for another attempt nor were
+        given up since the last seek, and up to which position that is all."""
+
+    async def places(self, group: Group, shard: int, after: int, upto: int) -> list[tuple[int, AggregateKey]]:
+        """The positions of all of them, and their aggregates."""
 
     async def find(self, key: EventKey) -> StoredEvent | None: ...
 
@@ -81,11 +86,14 @@ class EventLog(Protocol):
 
 class Membership(NamedTuple):
     """A group's place in one shard: settled up to the checkpoint, at this generation of its state in Redis. What is up
-    to `replay_to` it was given before a seek."""
+    to `replay_to` it was given before a seek. What is up to `paced_to` it gets at a pace of so many events a second; 0
+    is as fast as it goes."""
 
     checkpoint: int
     generation: int
     replay_to: int = 0
+    pace: float = 0.0
+    paced_to: int = 0
 
 
 class Leftovers(NamedTuple):
@@ -124,9 +132,9 @@ class GroupStore(Protocol):
         """Change the group and answer it; None if there is none. With another filter, retries that it does not want are
         forgotten."""
 
-    async def seek(self, key: GroupKey, checkpoints: Mapping[int, int]) -> bool:
-        """Move the group in these shards, all or none: a new generation at the checkpoint, without retries. False if
-        there is no such group."""
+    async def seek(self, key: GroupKey, checkpoints: Mapping[int, int], pace: float = 0.0) -> bool:
+        """Move the group in these shards, all or none: a new generation at the checkpoint, without retries, which gets
+        what is stored so far at so many events a second (0: as fast as it goes). False if there is no such group."""
 
     async def delete(self, key: GroupKey) -> bool:
         """Forget the group and all that is kept for it; False if there is none."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from eventbroker_server.domain.ack_id import AckId
+    from eventbroker_server.domain.conditions import Facts
     from eventbroker_server.domain.event import StoredEvent
     from eventbroker_server.ports.stores import Membership, Waiting
 
@@ -225,6 +226,10 @@ class Streams(Protocol):
     async def feed(self, shard: int, group: str, state: GroupState, upto: int, entries: Sequence[Entry]) -> GroupState:
         """Add history between state.fed and `upto` to the backfill if nobody else did. Raises Stale."""
 
+    async def turn(self, shard: int, group: str, state: GroupState, seconds: float) -> tuple[bool, float]:
+        """Take the next turn at feeding, which lasts so long: turns follow each other, whichever process takes them.
+        Answers whether it was taken, and in how many seconds the next begins. Raises Stale, as `feed` would."""
+
     # Groups that are fed in turn.
     async def feed_lines(
         self, shard: int, group: str, state: GroupState, upto: int, entries: Sequence[InLine], filter_text: str
@@ -246,10 +251,18 @@ class Streams(Protocol):
         """Do what was decided of released events. Raises Stale."""
 
     async def read(
-        self, shard: int, group: str, generation: int, consumer: str, types: Sequence[str], count: int
+        self,
+        shard: int,
+        group: str,
+        generation: int,
+        consumer: str,
+        types: Sequence[str],
+        count: int,
+        filter_text: str = "",
     ) -> list[Received]:
         """Take up to `count` entries for a consumer, of each stream its share. What was handed back goes before new
-        ones as soon as this process has heard of it. Raises Stale; then what was taken is among the holdings."""
+        ones as soon as this process has heard of it. Raises Stale, also if the group's filter is another (an empty text
+        is any); then what was taken is among the holdings."""
 
     async def drop(self, shard: int, group: str, generation: int, received: Sequence[Received]) -> None:
         """Settle entries that the group does not want."""
@@ -363,3 +376,6 @@ class Codec(Protocol):
     """Turns a stored event into what is relayed. Kept by rpc/, which alone knows protobuf."""
 
     def encode(self, stored: StoredEvent) -> bytes: ...
+
+    def facts(self, body: bytes) -> Facts:
+        """What conditions look at, from what `encode` answered. Takes as long as reading the event."""

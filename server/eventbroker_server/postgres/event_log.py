@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
     from datetime import datetime
 
+    from eventbroker_server.domain.conditions import Conditions
     from eventbroker_server.domain.event import AggregateKey, EventKey
     from eventbroker_server.domain.group import Group
     from eventbroker_server.ports import Row
@@ -52,13 +53,19 @@ class PostgresEventLog:
             rows = await connection.fetch(QUERIES["read"], shard, after, upto, _PAGE_BYTES)
             return [stored_event(row) for row in rows]
 
-    async def read_for(self, group: Group, shard: int, after: int, upto: int) -> tuple[list[StoredEvent], int]:
-        wanted = (group.key.tenant, group.filter.exact(), group.filter.prefixes(), group.key.name)
+    async def read_for(
+        self, group: Group, shard: int, after: int, upto: int, most: int = 1 << 31
+    ) -> tuple[list[StoredEvent], int]:
         async with self._pool.connection() as connection:
-            rows = await connection.fetch(QUERIES["read_for"], shard, after, upto, _PAGE_BYTES, *wanted)
+            rows = await connection.fetch(QUERIES["read_for"], shard, after, upto, _PAGE_BYTES, *_wanted(group), most)
         events = [stored_event(row) for row in rows]
-        whole = sum(len(stored.event.content) for stored in events) < _PAGE_BYTES
+        whole = sum(len(stored.event.content) for stored in events) < _PAGE_BYTES and len(events) < most
         return events, upto if whole else events[-1].position
+
+    async def places(self, group: Group, shard: int, after: int, upto: int) -> list[tuple[int, AggregateKey]]:
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(QUERIES["places"], shard, after, upto, upto - after, *_wanted(group))
+        return [(row[0], (row[1], row[2], row[3])) for row in rows]
 
     async def find(self, key: EventKey) -> StoredEvent | None:
         async with self._pool.connection() as connection:
@@ -80,10 +87,21 @@ class PostgresEventLog:
             return position
 
     async def count_for(self, group: Group, shard: int, after: int, upto: int) -> int:
-        wanted = (group.key.tenant, group.filter.exact(), group.filter.prefixes())
+        wanted = (group.key.tenant, group.filter.exact(), group.filter.prefixes(), *named(group.conditions))
         async with self._pool.connection() as connection:
             count: int = await connection.fetchval(QUERIES["count_for"], shard, after, upto, *wanted)
             return count
+
+
+def named(conditions: Conditions) -> tuple[list[str], list[str], list[str]]:
+    """Conditions as their columns."""
+    return sorted(conditions.sources), sorted(conditions.aggregate_types), sorted(conditions.tags)
+
+
+def _wanted(group: Group) -> tuple[object, ...]:
+    """What a group wants, as the statements take it."""
+    types = (group.filter.exact(), group.filter.prefixes())
+    return (group.key.tenant, *types, group.key.name, *named(group.conditions))
 
 
 class _Decision:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
+from eventbroker_server.domain.conditions import Conditions
 from eventbroker_server.domain.errors import StoreUnavailable
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import Group, GroupKey
+from eventbroker_server.domain.limits import Limits
 from eventbroker_server.domain.retry import RetryPolicy
 from eventbroker_server.ports import Leftovers, Membership
+from eventbroker_server.postgres.event_log import named
 from eventbroker_server.postgres.queries import QUERIES
 
 if TYPE_CHECKING:
@@ -53,8 +57,8 @@ class PostgresGroupStore:
     async def create(self, group: Group, checkpoints: Mapping[int, int]) -> bool:
         retry = group.retry
         policy = (retry.initial, retry.multiplier, retry.maximum, retry.max_attempts, group.dead_letter_retention)
-        order = (group.ordered, group.fair, group.hold)
-        properties = (sorted(group.filter.patterns), group.ack_deadline, *policy, *order)
+        properties = (sorted(group.filter.patterns), group.ack_deadline, *policy)
+        properties += (*named(group.conditions), *astuple(group.limits), group.ordered, group.fair, group.hold)
         async with self._pool.transaction() as connection:
             if not await connection.fetchval(QUERIES["create_group"], *group.key, *properties):
                 return False
@@ -71,21 +75,24 @@ class PostgresGroupStore:
             return Leftovers(*await connection.fetchrow(QUERIES["leftovers"], *key))
 
     async def update(self, key: GroupKey, change: GroupChange) -> Group | None:
-        types = sorted(change.filter.patterns) if change.filter else None
+        types = _sorted(change.filter.patterns if change.filter else None)
+        conditions = (_sorted(change.sources), _sorted(change.aggregate_types), _sorted(change.tags))
         retry = change.retry
         backoff = (retry.initial, retry.multiplier, retry.maximum, retry.max_attempts) if retry else (None,) * 4
-        changes = (types, change.ack_deadline, *backoff, change.dead_letter_retention, change.paused, change.hold)
+        changes = (types, change.ack_deadline, *backoff, change.dead_letter_retention, change.paused, *conditions)
+        changes += (*(astuple(change.limits) if change.limits else (None,) * 3), change.hold)
         async with self._pool.transaction() as connection:
             row = await connection.fetchrow(QUERIES["update_group"], *key, *changes)
-            if row and change.filter:
-                wanted = (change.filter.exact(), change.filter.prefixes())
+            if row and change.refilters:
+                group = _group(row)
+                wanted = (group.filter.exact(), group.filter.prefixes(), *named(group.conditions))
                 await connection.execute(QUERIES["forget_unwanted_retries"], *key, *wanted)
         return _group(row) if row else None
 
-    async def seek(self, key: GroupKey, checkpoints: Mapping[int, int]) -> bool:
+    async def seek(self, key: GroupKey, checkpoints: Mapping[int, int], pace: float = 0.0) -> bool:
         async with self._pool.transaction() as connection:
             for shard, checkpoint in sorted(checkpoints.items()):  # in one order, so that two never wait for each other
-                if not await connection.fetchval(QUERIES["seek"], *key, shard, checkpoint):
+                if not await connection.fetchval(QUERIES["seek"], *key, shard, checkpoint, pace):
                     return False
                 await connection.execute(QUERIES["forget_retries"], *key, shard)
         return True
@@ -107,7 +114,13 @@ def _group(row: Any) -> Group:
         row["ordered"],
         row["fair"],
         row["hold"],
+        conditions=Conditions(*(frozenset(row[column]) for column in ("sources", "aggregate_types", "tags"))),
+        limits=Limits(row["max_unsettled_events"], row["max_unsettled_bytes"], row["max_batch_events"]),
     )
+
+
+def _sorted(names: frozenset[str] | None) -> list[str] | None:
+    return None if names is None else sorted(names)
 
 
 async def _membership(connection: Any, key: GroupKey, shard: int) -> Membership:

@@ -86,31 +86,45 @@ FROM (
 WHERE bytes_before < $4
 ORDER BY position;
 
+-- name: wanted_event
+-- A condition rather than a statement: what a group wants of a range, and neither waits for another attempt nor was given
+-- up since the last seek. It takes $1 to $3 and $5 to $11 of each.
+shard = $1 AND position > $2 AND position <= $3
+    AND (tenant_id = $5::text OR ($5 = '*' AND tenant_id <> '_broker'))
+    AND (
+        event_type = ANY ($6::text[])
+        OR EXISTS (SELECT FROM unnest($7::text[]) AS prefix WHERE starts_with(event_type, prefix))
+    )
+    AND eventbroker.meets(aggregate_type, metadata, $9::text[], $10::text[], $11::text[])
+    AND NOT EXISTS (
+        SELECT FROM eventbroker.retries AS retry
+        WHERE retry.tenant_id = $5 AND retry.name = $8 AND retry.shard = $1 AND retry.position = event.position
+    )
+    AND NOT EXISTS (
+        SELECT
+        FROM eventbroker.dead_letters AS dead
+        JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
+        WHERE dead.tenant_id = $5 AND dead.name = $8 AND dead.shard = $1 AND dead.position = event.position
+            AND dead.dead_at > place.sought_at
+    )
+
+-- name: places
+SELECT position, tenant_id, aggregate_type, aggregate_id
+FROM eventbroker.events AS event
+WHERE {wanted_event}
+ORDER BY position
+LIMIT $4;
+
 -- name: read_for
 SELECT {event}
 FROM (
     SELECT *, sum(octet_length(content)) OVER (ORDER BY position) - octet_length(content) AS bytes_before
     FROM eventbroker.events AS event
-    WHERE shard = $1 AND position > $2 AND position <= $3
-        AND (tenant_id = $5::text OR ($5 = '*' AND tenant_id <> '_broker'))
-        AND (
-            event_type = ANY ($6::text[])
-            OR EXISTS (SELECT FROM unnest($7::text[]) AS prefix WHERE starts_with(event_type, prefix))
-        )
-        AND NOT EXISTS (
-            SELECT FROM eventbroker.retries AS retry
-            WHERE retry.tenant_id = $5 AND retry.name = $8 AND retry.shard = $1 AND retry.position = event.position
-        )
-        AND NOT EXISTS (
-            SELECT
-            FROM eventbroker.dead_letters AS dead
-            JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
-            WHERE dead.tenant_id = $5 AND dead.name = $8 AND dead.shard = $1 AND dead.position = event.position
-                AND dead.dead_at > place.sought_at
-        )
+    WHERE {wanted_event}
 ) AS page
 WHERE bytes_before < $4
-ORDER BY position;
+ORDER BY position
+LIMIT $12;
 
 -- name: record_time
 SELECT recorded_at FROM eventbroker.events WHERE shard = $1 AND position = $2;
@@ -131,7 +145,9 @@ FROM eventbroker.shard_head;
 SELECT * FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2;
 
 -- name: membership
-SELECT checkpoint, generation, replay_to FROM eventbroker.group_shards WHERE tenant_id = $1 AND name = $2 AND shard = $3;
+SELECT checkpoint, generation, replay_to, pace, paced_to
+FROM eventbroker.group_shards
+WHERE tenant_id = $1 AND name = $2 AND shard = $3;
 
 -- name: next_generation
 UPDATE eventbroker.group_shards
@@ -166,14 +182,16 @@ WHERE shard = $1 AND position > $2 AND position <= $3
     AND (
         event_type = ANY ($5::text[])
         OR EXISTS (SELECT FROM unnest($6::text[]) AS prefix WHERE starts_with(event_type, prefix))
-    );
+    )
+    AND eventbroker.meets(aggregate_type, metadata, $7::text[], $8::text[], $9::text[]);
 
 -- name: create_group
 INSERT INTO eventbroker.groups (
     tenant_id, name, event_types, ack_deadline, backoff_initial, backoff_multiplier, backoff_max, max_attempts,
-    dead_letter_retention, ordered, fair, hold
+    dead_letter_retention, sources, aggregate_types, tags, max_unsettled_events, max_unsettled_bytes, max_batch_events,
+    ordered, fair, hold
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
 ON CONFLICT DO NOTHING
 RETURNING true;
 
@@ -210,7 +228,13 @@ SET event_types = coalesce($3, event_types),
     max_attempts = coalesce($8, max_attempts),
     dead_letter_retention = coalesce($9, dead_letter_retention),
     paused = coalesce($10, paused),
-    hold = coalesce($11, hold),
+    sources = coalesce($11, sources),
+    aggregate_types = coalesce($12, aggregate_types),
+    tags = coalesce($13, tags),
+    max_unsettled_events = coalesce($14, max_unsettled_events),
+    max_unsettled_bytes = coalesce($15, max_unsettled_bytes),
+    max_batch_events = coalesce($16, max_batch_events),
+    hold = coalesce($17, hold),
     updated_at = clock_timestamp()
 WHERE tenant_id = $1 AND name = $2
 RETURNING *;
@@ -222,8 +246,11 @@ USING eventbroker.events e
 WHERE r.tenant_id = $1 AND r.name = $2 AND e.shard = r.shard AND e.position = r.position
     AND NOT (SELECT ordered OR fair FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2)
     AND NOT (
-        e.event_type = ANY ($3::text[])
-        OR EXISTS (SELECT FROM unnest($4::text[]) AS prefix WHERE starts_with(e.event_type, prefix))
+        (
+            e.event_type = ANY ($3::text[])
+            OR EXISTS (SELECT FROM unnest($4::text[]) AS prefix WHERE starts_with(e.event_type, prefix))
+        )
+        AND eventbroker.meets(e.aggregate_type, e.metadata, $5::text[], $6::text[], $7::text[])
     );
 
 -- name: blocked
@@ -290,6 +317,8 @@ SET generation = g.generation + 1,
     checkpoint = $4,
     sought_at = clock_timestamp(),
     replay_to = CASE WHEN $4 < g.checkpoint THEN greatest(g.replay_to, head.position) ELSE g.replay_to END,
+    pace = $5,
+    paced_to = head.position,
     updated_at = clock_timestamp()
 FROM eventbroker.shard_head head
 WHERE g.tenant_id = $1 AND g.name = $2 AND g.shard = $3 AND head.shard = $3

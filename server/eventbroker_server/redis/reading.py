@@ -59,8 +59,20 @@ class Reading(Scripted):
         args = [group, state.generation, state.fed, upto, self.process, *args]
         return state_of(await self._run("feed", names, *args))
 
+    async def turn(self, shard: int, group: str, state: GroupState, seconds: float) -> tuple[bool, float]:
+        names, args = [self._keys(shard).state(group)], (state.generation, state.fed, round(seconds * 1000))
+        taken, wait = fresh(await self._run("turn", names, *args))
+        return bool(taken), wait / 1000
+
     async def read(
-        self, shard: int, group: str, generation: int, consumer: str, types: Sequence[str], count: int
+        self,
+        shard: int,
+        group: str,
+        generation: int,
+        consumer: str,
+        types: Sequence[str],
+        count: int,
+        filter_text: str = "",
     ) -> list[Received]:
         keys = self._keys(shard)
         state, lanes = keys.state(group), self._lanes(keys, group, generation, types)
@@ -82,7 +94,7 @@ class Reading(Scripted):
         while to_ask and (left := count - len(received)) > 0:
             asked, to_ask = to_ask[:left], to_ask[left:]
             share = left // len(asked)
-            for name, entries in await self._read_new(state, group, generation, consumer, asked, share):
+            for name, entries in await self._read_new(state, group, generation, filter_text, consumer, asked, share):
                 stream = stream_of[lane := name.decode()]
                 received += [_received(stream, entry, 1) for entry in entries]
                 if len(entries) == share:
@@ -93,19 +105,21 @@ class Reading(Scripted):
         return received
 
     async def _read_new(
-        self, state: str, group: str, generation: int, consumer: str, lanes: list[str], share: int
+        self, state: str, group: str, generation: int, filter_text: str, consumer: str, lanes: list[str], share: int
     ) -> list[tuple[bytes, list[Any]]]:
         """Up to `share` new entries of each stream. A script would have to turn each reply into its own tables and
-        back, which took two thirds longer; so the generation is checked beside the read. When it turns
-        out to be another, what was taken stays with the consumer."""
+        back, which took two thirds longer; so the generation is checked beside the read, and the
+        filter. When one turns out to be another, what was taken stays with the consumer."""
         async with translated(), self._redis.pipeline(transaction=True) as pipe:
-            pipe.hmget(state, "generation", *(f"returned:{lane}" for lane in lanes))
+            pipe.hmget(state, "generation", "filter", *(f"returned:{lane}" for lane in lanes))
             ends = [">"] * len(lanes)
             pipe.execute_command("XREADGROUP", "GROUP", group, consumer, "COUNT", share, "STREAMS", *lanes, *ends)
-            (now, *returned), new = await pipe.execute(raise_on_error=False)
+            (now, told, *returned), new = await pipe.execute(raise_on_error=False)
             if any(returned):
                 self._returned.add(state)
             if now != b"%d" % generation or (isinstance(new, ResponseError) and str(new).startswith("NOGROUP")):
+                raise Stale
+            if filter_text and told != filter_text.encode():
                 raise Stale
             if isinstance(new, ResponseError):
                 raise new

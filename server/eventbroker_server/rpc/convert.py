@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from eventbroker.v1 import event_pb2
 
+from eventbroker_server.domain.conditions import Facts
 from eventbroker_server.domain.errors import Violation
 from eventbroker_server.domain.event import DataForm, Event, Metadata
 from eventbroker_server.domain.names import (
@@ -261,7 +262,7 @@ def event_message(stored: StoredEvent) -> event_pb2.Event:
 
 
 class EventCodec:
-    """Serializes stored events for the relay: keeps the promise of ports.Codec."""
+    """Serializes stored events for the relay: keeps the promises of ports.Codec."""
 
     def encode(self, stored: StoredEvent) -> bytes:
         if not stored.event.wire:
@@ -275,6 +276,10 @@ class EventCodec:
                 _recorded_at(stored.record_time),
             )
         )
+
+    def facts(self, body: bytes) -> Facts:
+        event = event_pb2.Event.FromString(body)
+        return Facts(event.metadata.source, event.aggregate_type, tuple(event.metadata.tags))
 
 
 _VERSION, _POSITION = field_tag(event_pb2.Event, "aggregate_version"), field_tag(event_pb2.Event, "position")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from eventbroker.v1 import group_service_pb2 as pb
@@ -17,7 +18,9 @@ from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
 from eventbroker_server.domain.point import AfterPosition, AtTime, Edge
 from eventbroker_server.domain.retry import RetryPolicy
 from eventbroker_server.rpc.auth import PRINCIPAL
+from eventbroker_server.rpc.conditions import CONDITIONS, condition, conditions_of
 from eventbroker_server.rpc.explain import explained
+from eventbroker_server.rpc.limits import limits_of
 from eventbroker_server.rpc.rules import check_name, check_patterns, moment_of, raise_if_any, seconds_of
 from eventbroker_server.rpc.wish import MAX_DEADLINE, MIN_DEADLINE
 
@@ -32,9 +35,10 @@ if TYPE_CHECKING:
 _HOUR, _DAY = 3600.0, 86_400.0
 _DEFAULT_RETRY = RetryPolicy()
 _DEFAULT_RETENTION = 30 * _DAY
-_MASKABLE = ("event_types", "ack_deadline", "retry_policy", "dead_letter_policy")
+_MASKABLE = ("event_types", "ack_deadline", "retry_policy", "dead_letter_policy", *CONDITIONS, "limits")
 _HOLD_RULE = "must be false, unless the group's ordering is ORDERING_BY_AGGREGATE"
 _PAGE, _MOST_PAGE = 100, 1_000
+_MIN_RATE, _MAX_RATE = 0.1, 100_000.0
 _EDGES = {
     subscriber_service_pb2.START_POINT_EARLIEST: Edge.EARLIEST,
     subscriber_service_pb2.START_POINT_LATEST: Edge.LATEST,
@@ -68,6 +72,8 @@ class GroupServicer(GroupServiceServicer):
     ) -> pb.CreateGroupResponse:
         violations = _name_faults(request)
         patterns = _filter(request, violations)
+        conditions = conditions_of(request, violations)
+        limits = limits_of(request, violations)
         deadline = self._ack_deadline(request, violations)
         retry = _retry(request, violations)
         retention = _retention(request, violations)
@@ -84,6 +90,8 @@ class GroupServicer(GroupServiceServicer):
             deadline,
             retry,
             retention,
+            conditions=conditions,
+            limits=limits,
             ordered=ordered,
             fair=fair,
             hold=request.dead_letter_policy.hold_aggregate,
@@ -130,6 +138,10 @@ class GroupServicer(GroupServiceServicer):
             retry=_retry(request, violations) if "retry_policy" in paths else None,
             dead_letter_retention=_retention(request, violations) if "dead_letter_policy" in paths else None,
             hold=request.dead_letter_policy.hold_aggregate if "dead_letter_policy" in paths else None,
+            sources=condition(request, "sources", violations) if "sources" in paths else None,
+            aggregate_types=condition(request, "aggregate_types", violations) if "aggregate_types" in paths else None,
+            tags=condition(request, "tags", violations) if "tags" in paths else None,
+            limits=limits_of(request, violations) if "limits" in paths else None,
         )
         raise_if_any(violations)
         if change.hold and not (await self._groups.get(_key(request))).ordered:
@@ -159,8 +171,11 @@ class GroupServicer(GroupServiceServicer):
     ) -> pb.SeekGroupResponse:
         violations = _name_faults(request)
         to = _point(request.to, "to", violations)
+        rate = request.max_events_per_second
+        if rate != 0 and not _MIN_RATE <= rate <= _MAX_RATE:
+            violations.append(Violation("max_events_per_second", f"must be {_MIN_RATE:g} to {_MAX_RATE:.0f}, or 0"))
         raise_if_any(violations)
-        sought = await self._groups.seek(_key(request), to, dry_run=request.dry_run)
+        sought = await self._groups.seek(_key(request), to, rate, dry_run=request.dry_run)
         return pb.SeekGroupResponse(events_again=sought.again, events_skipped=sought.skipped)
 
     async def DeleteGroup(  # noqa: N802 - the name of the RPC
@@ -313,6 +328,10 @@ def _message(group: Group) -> pb.Group:
         paused=group.paused,
         ordering=pb.ORDERING_BY_AGGREGATE if group.ordered else pb.ORDERING_NONE,
         fairness=pb.FAIRNESS_BY_TENANT if group.fair else pb.FAIRNESS_NONE,
+        sources=sorted(group.conditions.sources),
+        aggregate_types=sorted(group.conditions.aggregate_types),
+        tags=sorted(group.conditions.tags),
+        limits=pb.ConsumerLimits(**asdict(group.limits)),
     )
     policy = message.retry_policy
     policy.multiplier, policy.max_attempts = group.retry.multiplier, group.retry.max_attempts

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eventbroker_server.domain.principal import Principal
 
 MIN_DEADLINE, MAX_DEADLINE = 1.0, 12 * 3600.0
-_BOUNDS = {
+FLOW_BOUNDS = {
     "max_unsettled_events": (1, 10_000),
     "max_unsettled_bytes": (1, 1 << 40),
     "max_batch_events": (1, 1_000),
@@ -25,7 +25,7 @@ _BOUNDS = {
 def flow_of(flow_control: pb.FlowControl, defaults: FlowControl, violations: list[Violation]) -> FlowControl:
     """`defaults` stand for the zeros."""
     flow = {}
-    for field, (low, high) in _BOUNDS.items():
+    for field, (low, high) in FLOW_BOUNDS.items():
         value = getattr(flow_control, field)
         if value and not low <= value <= high:
             violations.append(Violation(f"flow_control.{field}", f"must be from {low} to {high}, or 0"))

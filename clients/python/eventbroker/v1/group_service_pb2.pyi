@@ -150,6 +150,10 @@ class Group(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_POLICY_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    AGGREGATE_TYPES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     ORDERING_FIELD_NUMBER: _builtins.int
     FAIRNESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -178,6 +182,22 @@ class Group(_message.Message):
     def dead_letter_policy(self) -> Global___DeadLetterPolicy:
         """What becomes of events that the group gives up."""
 
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The sources whose events it gets, as in CreateGroupRequest."""
+
+    @_builtins.property
+    def aggregate_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The types of aggregates whose events it gets, as in CreateGroupRequest."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The tags that the events have that it gets, as in CreateGroupRequest."""
+
+    @_builtins.property
+    def limits(self) -> Global___ConsumerLimits:
+        """How much each of its consumers may have out."""
+
     def __init__(
         self,
         *,
@@ -188,12 +208,16 @@ class Group(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         dead_letter_policy: Global___DeadLetterPolicy | None = ...,
         paused: _builtins.bool = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        aggregate_types: _abc.Iterable[_builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        limits: Global___ConsumerLimits | None = ...,
         ordering: Global___Ordering.ValueType = ...,
         fairness: Global___Fairness.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "retry_policy", b"retry_policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "limits", b"limits", "retry_policy", b"retry_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "fairness", b"fairness", "name", b"name", "ordering", b"ordering", "paused", b"paused", "retry_policy", b"retry_policy", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "aggregate_types", b"aggregate_types", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "fairness", b"fairness", "limits", b"limits", "name", b"name", "ordering", b"ordering", "paused", b"paused", "retry_policy", b"retry_policy", "sources", b"sources", "tags", b"tags", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -271,6 +295,39 @@ class DeadLetterPolicy(_message.Message):
 Global___DeadLetterPolicy: _TypeAlias = DeadLetterPolicy  # noqa: Y015
 
 @_typing.final
+class ConsumerLimits(_message.Message):
+    """How much each consumer of a group may have out at most, through whichever broker and whatever it asks for: what a
+    stream's FlowControl allows beyond it is cut to it, and Opened tells the result. 0: no limit of the group's own, so
+    what the stream asks for, or the broker's default. When it is lowered, what is out stays out.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_UNSETTLED_EVENTS_FIELD_NUMBER: _builtins.int
+    MAX_UNSETTLED_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_EVENTS_FIELD_NUMBER: _builtins.int
+    max_unsettled_events: _builtins.int
+    """Events that are handed out and not settled, 1 to 10,000."""
+    max_unsettled_bytes: _builtins.int
+    """Their size in bytes, from 1 to 1 TiB. Exceeded by one read at most, so that one large event can pass."""
+    max_batch_events: _builtins.int
+    """Events in one response, 1 to 1,000; also of a Pull."""
+    def __init__(
+        self,
+        *,
+        max_unsettled_events: _builtins.int = ...,
+        max_unsettled_bytes: _builtins.int = ...,
+        max_batch_events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_batch_events", b"max_batch_events", "max_unsettled_bytes", b"max_unsettled_bytes", "max_unsettled_events", b"max_unsettled_events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ConsumerLimits: _TypeAlias = ConsumerLimits  # noqa: Y015
+
+@_typing.final
 class LogPoint(_message.Message):
     """A place in the log."""
 
@@ -321,6 +378,10 @@ class CreateGroupRequest(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_POLICY_FIELD_NUMBER: _builtins.int
     START_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    AGGREGATE_TYPES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     ORDERING_FIELD_NUMBER: _builtins.int
     FAIRNESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -351,6 +412,26 @@ class CreateGroupRequest(_message.Message):
     def start(self) -> Global___LogPoint:
         """Where it starts. Unset: at the first event ever stored."""
 
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events of one of these sources (Metadata.source), each an id; at most 100. Empty: of any, and without one. An
+        event has to match its type, its source, its aggregate type and its tags to be delivered.
+        """
+
+    @_builtins.property
+    def aggregate_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events of aggregates of one of these types, each a name; at most 100. Empty: of any."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only events that have every one of these tags (Metadata.tags), each an id; at most 64. Empty: with any, and without.
+        For events that have one tag or another, make two groups.
+        """
+
+    @_builtins.property
+    def limits(self) -> Global___ConsumerLimits:
+        """How much each of its consumers may have out."""
+
     def __init__(
         self,
         *,
@@ -361,12 +442,16 @@ class CreateGroupRequest(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         dead_letter_policy: Global___DeadLetterPolicy | None = ...,
         start: Global___LogPoint | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        aggregate_types: _abc.Iterable[_builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        limits: Global___ConsumerLimits | None = ...,
         ordering: Global___Ordering.ValueType = ...,
         fairness: Global___Fairness.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "retry_policy", b"retry_policy", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "limits", b"limits", "retry_policy", b"retry_policy", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "fairness", b"fairness", "name", b"name", "ordering", b"ordering", "retry_policy", b"retry_policy", "start", b"start", "tenant_id", b"tenant_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "aggregate_types", b"aggregate_types", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "fairness", b"fairness", "limits", b"limits", "name", b"name", "ordering", b"ordering", "retry_policy", b"retry_policy", "sources", b"sources", "start", b"start", "tags", b"tags", "tenant_id", b"tenant_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -607,6 +692,10 @@ class UpdateGroupRequest(_message.Message):
     RETRY_POLICY_FIELD_NUMBER: _builtins.int
     DEAD_LETTER_POLICY_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    AGGREGATE_TYPES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name. Required."""
     tenant_id: _builtins.str
@@ -629,9 +718,25 @@ class UpdateGroupRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change, one or more of event_types, ack_deadline, retry_policy, dead_letter_policy. One that is named
-        and left out goes to its default. Required.
+        """The fields to change, one or more of event_types, ack_deadline, retry_policy, dead_letter_policy, sources,
+        aggregate_types, tags, limits. One that is named and left out goes to its default. Required.
         """
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CreateGroupRequest."""
+
+    @_builtins.property
+    def aggregate_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CreateGroupRequest."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """As in CreateGroupRequest."""
+
+    @_builtins.property
+    def limits(self) -> Global___ConsumerLimits:
+        """As in CreateGroupRequest; replaced as a whole."""
 
     def __init__(
         self,
@@ -643,10 +748,14 @@ class UpdateGroupRequest(_message.Message):
         retry_policy: Global___RetryPolicy | None = ...,
         dead_letter_policy: Global___DeadLetterPolicy | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        aggregate_types: _abc.Iterable[_builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        limits: Global___ConsumerLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "retry_policy", b"retry_policy", "update_mask", b"update_mask"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "limits", b"limits", "retry_policy", b"retry_policy", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "name", b"name", "retry_policy", b"retry_policy", "tenant_id", b"tenant_id", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack_deadline", b"ack_deadline", "aggregate_types", b"aggregate_types", "dead_letter_policy", b"dead_letter_policy", "event_types", b"event_types", "limits", b"limits", "name", b"name", "retry_policy", b"retry_policy", "sources", b"sources", "tags", b"tags", "tenant_id", b"tenant_id", "update_mask", b"update_mask"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -786,12 +895,18 @@ class SeekGroupRequest(_message.Message):
     TENANT_ID_FIELD_NUMBER: _builtins.int
     TO_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    MAX_EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The group's name. Required."""
     tenant_id: _builtins.str
     """Its tenant, or empty."""
     dry_run: _builtins.bool
     """Count, and change nothing."""
+    max_events_per_second: _builtins.float
+    """How many events after the new place are delivered in each second at most, in each shard, over all brokers and
+    consumers: 0.1 to 100,000. 0: as fast as consumers take them. It holds for what was stored before the seek. Events
+    that are stored after it come after those, and are not slowed then. The next seek replaces it. Retries do not count.
+    """
     @_builtins.property
     def to(self) -> Global___LogPoint:
         """Where to. Required."""
@@ -803,10 +918,11 @@ class SeekGroupRequest(_message.Message):
         tenant_id: _builtins.str = ...,
         to: Global___LogPoint | None = ...,
         dry_run: _builtins.bool = ...,
+        max_events_per_second: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["to", b"to"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "name", b"name", "tenant_id", b"tenant_id", "to", b"to"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "max_events_per_second", b"max_events_per_second", "name", b"name", "tenant_id", b"tenant_id", "to", b"to"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

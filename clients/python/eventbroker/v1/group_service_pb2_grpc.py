@@ -143,6 +143,10 @@ class GroupServiceServicer:
         newest relayed event at the time of the update on; when Redis cannot be reached then, from when it can be. SeekGroup
         brings older ones. Types that are no longer wanted stop, and their unsettled deliveries become outdated; what is in
         the group's backfill at that time (history, after a late start or a seek) may still be delivered by the old filter.
+        Sources, aggregate types and tags hold for what is read from then on, history too: what is out already can be
+        settled, and is tried again if it fails; retries that wait are forgotten if they are no longer wanted. Of what comes
+        to be wanted by them, events published after the update are delivered, and of those before it the ones that the
+        group had not looked at yet.
 
         NOT_FOUND (GROUP_NOT_FOUND): there is no such group.
         """

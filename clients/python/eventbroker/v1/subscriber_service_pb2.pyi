@@ -208,7 +208,9 @@ Global___SubscribeRequest: _TypeAlias = SubscribeRequest  # noqa: Y015
 
 @_typing.final
 class FlowControl(_message.Message):
-    """How much a broker may have out with one stream. 0 stands for the default."""
+    """How much a broker may have out with one stream. 0 stands for the default. Cut to the limits of the group, if it has
+    some.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
