@@ -144,7 +144,7 @@ async def keep_pace(
     due: dict[str, float] = {}
     arrived: dict[str, float] = {}
     answered: list[float] = []
-    all_here = asyncio.Event()
+    all_here, caught_up = asyncio.Event(), asyncio.Event()
     async with _channel(target) as channel, _channel(target) as channel_of_consumer:
         publisher, subscriber = PublisherServiceStub(channel), SubscriberServiceStub(channel_of_consumer)
 
@@ -163,8 +163,9 @@ async def keep_pace(
             await publisher.Publish(request, timeout=CALL_TIMEOUT)
             answered.append(time.monotonic() - at)
 
-        async with _subscribed(subscriber, consumer, 1, handle), asyncio.TaskGroup() as calls:
+        async with _subscribed(subscriber, consumer, 1, handle, caught_up), asyncio.TaskGroup() as calls:
             supply = requests(1, tenants)
+            await caught_up.wait()
             line.say("ready")
             await line.hear()
             began = time.monotonic()
@@ -229,8 +230,10 @@ async def _subscribed(
     request: subscribing.SubscribeRequest,
     streams: int,
     handle: Callable[[list[subscribing.Delivery]], Coroutine[None, None, None]],
+    caught_up: asyncio.Event | None = None,
 ) -> AsyncIterator[None]:
-    """Open streams, and hand every message to `handle` in a task of its own, while the block runs."""
+    """Open streams, and hand every message to `handle` in a task of its own, while the block runs. Sets `caught_up` when
+    a stream says so."""
     calls = [stub.Subscribe(request) for _ in range(streams)]
 
     async def read(call: grpc.aio.UnaryStreamCall[subscribing.SubscribeRequest, subscribing.SubscribeResponse]) -> None:
@@ -238,6 +241,8 @@ async def _subscribed(
             while isinstance(response := await call.read(), subscribing.SubscribeResponse):
                 if response.HasField("closing"):
                     raise RuntimeError(f"the broker ended a stream: {response}")
+                if caught_up is not None and response.HasField("caught_up"):
+                    caught_up.set()
                 if response.HasField("deliveries"):
                     handlers.create_task(handle(list(response.deliveries.deliveries)))
 

@@ -11,7 +11,7 @@
 --       base .. ':released' sorted by time: positions that are to be put into the retry stream, from then on
 --       base .. ':held'     set: lines of which a dead event may hold back what follows: PostgreSQL tells
 -- Whatever can be done for many at once is one command: each is written to the append-only file.
-local SLOTS = 64
+local SLOTS = 32
 
 local function now_ms()
   local time = redis.call('TIME')
