@@ -12,6 +12,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.refilter import refilter
+from eventbroker_server.domain.errors import StoreUnavailable
 from eventbroker_server.ports import Entry, Membership, Refiltered, Stale
 
 if TYPE_CHECKING:
@@ -136,9 +137,10 @@ class ShardMembership:
             return await self._groups.next_generation(self.group.key, self.shard, last.generation)
         return Membership(last.checkpoint, last.generation + 1)
 
-    async def read(self, consumer: str, count: int) -> tuple[list[Received], bool]:
-        """Take up to `count` entries for a consumer, of which those of other tenants are settled here; and whether
-        there may be more. Live events come after history. Raises Stale."""
+    async def read(self, consumer: str, count: int) -> tuple[list[Received], bool, bool]:
+        """Take up to `count` entries for a consumer, of which those of other tenants are settled here; whether there
+        may be more; and whether that is all that was taken: without PostgreSQL, what was trimmed meanwhile stays with
+        the consumer. Live events come after history. Raises Stale."""
         generation = self.generation
         received: list[Received] = []
         if not self.caught_up:
@@ -147,13 +149,31 @@ class ShardMembership:
         if self.caught_up and (left := count - len(received)):
             received += await self._streams.read(self.shard, self._name, generation, consumer, self.types, left)
         more = len(received) == count
+        taken = len(received)
+        received = await self._filled(received)
+        whole = len(received) == taken
         if self.group.ephemeral:  # nobody else counts its attempts
             received = [entry._replace(attempt=entry.number) for entry in received]
         wanted = [entry for entry in received if self.group.wants_tenant(entry.tenant_id)]
         if len(wanted) < len(received):
             unwanted = [entry for entry in received if not self.group.wants_tenant(entry.tenant_id)]
             await self._streams.drop(self.shard, self._name, generation, unwanted)
-        return wanted, more
+        return wanted, more, whole
+
+    async def _filled(self, received: list[Received]) -> list[Received]:
+        """The same, with the events of those that were trimmed while they were pending; without PostgreSQL, without
+        these."""
+        trimmed = [entry.position for entry in received if not entry.body]
+        if not trimmed:
+            return received
+        found: dict[int, Entry] = {}
+        try:
+            for stored in await self._log.at(self.shard, trimmed):
+                found[stored.position] = Entry.of(stored, self._codec)
+        except StoreUnavailable as exc:
+            log.warning("trimmed events have to wait: %s", exc, extra={"group": self._name, "events": len(trimmed)})
+        there = [(entry, entry if entry.body else found.get(entry.position)) for entry in received]
+        return [entry._replace(tenant_id=event.tenant_id, body=event.body) for entry, event in there if event]
 
     async def feed(self) -> bool:
         """Feed one page of history into the backfill, if there is any and the backfill is low; answer whether it did.

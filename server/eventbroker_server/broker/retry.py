@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
 from eventbroker_server.domain.group import consumer_id_of
-from eventbroker_server.ports import Entry, Failure, Holding, Outcome, Stale
+from eventbroker_server.ports import Entry, Failure, Holding, Stale
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.membership import ShardMembership
     from eventbroker_server.domain.group import Group, GroupKey
-    from eventbroker_server.ports import Codec, Due, EventLog, RetryStore, Streams
+    from eventbroker_server.ports import Codec, Due, EventLog, Outcome, RetryStore, Streams
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +76,9 @@ class Retries:
         """
         name = str(group.key)
         how = How(consumer_id_of(holdings[0].consumer), error, delay, rejected)
-        outcomes = await self._streams.set_aside(
+        outcomes, failed = await self._streams.set_aside(
             shard, name, generation, holdings, note=json.dumps(how), spare_extended=expired, tell=tell
         )
-        failed = [holding for holding, outcome in zip(holdings, outcomes, strict=True) if outcome is Outcome.DONE]
         await self._record(group, shard, generation, [(holding, how) for holding in failed])
         return outcomes
 
