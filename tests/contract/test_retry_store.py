@@ -9,10 +9,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from eventbroker_server.domain.dead_letter import DeadLetterFilter
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import Group, GroupKey
 from eventbroker_server.domain.retry import RetryPolicy
 from eventbroker_server.ports import Died, Failure, Row, Waiting
+from eventbroker_server.postgres.dead_letter_store import PostgresDeadLetterStore
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.migrate import migrate
@@ -104,6 +106,19 @@ async def test_recording_a_failure_twice_counts_it_once(retries: Retries, pool: 
         await retries.record(failure(1, "c", rejected=True))
     (letter,) = await dead(pool)
     assert (letter["attempts"], len(json.loads(letter["history"]))) == (2, 2)
+
+
+async def test_the_failure_that_an_event_died_of_is_not_counted_again_after_a_redrive(
+    retries: Retries, pool: Pool
+) -> None:
+    for _ in range(2):  # who did not hear of it records it again
+        await retries.record(failure(1, "a", rejected=True))
+        await PostgresDeadLetterStore(pool).redrive(KEY, DeadLetterFilter(), 10, 0.0, dry_run=False)
+        await retries.record(failure(1, "a", rejected=True))
+        assert await dead(pool) == []
+        assert await retries.due() == [Waiting(1, 0)]
+    await retries.record(failure(1, "b"))
+    assert await retries.due() == [Waiting(1, 1)]
 
 
 async def test_after_the_last_attempt_an_event_is_dead(retries: Retries, pool: Pool) -> None:

@@ -902,6 +902,18 @@ async def test_a_failed_delivery_that_was_not_forgotten_is_when_its_event_is_que
     assert [holding.position for holding, _ in await shard.aside()] == [2]
 
 
+async def test_a_retry_that_failed_and_was_not_forgotten_can_be_queued_for_the_same_attempt_again(shard: Shard) -> None:
+    await shard.live(1)
+    await shard.read(BOB, 1)
+    await shard.requeue(Waiting(1, 0))
+    (one,) = await shard.read(ANN, 1)
+    await shard.set_aside(held(one, ANN))
+    await shard.requeue(Waiting(1, 0), failed=held(one, ANN))  # redriven
+    (again,) = await shard.read(ANN, 1)
+    assert (again.position, again.attempt) == (1, 1)
+    assert await shard.aside() == []
+
+
 async def test_no_more_is_queued_while_much_is_to_be_read(shard: Shard) -> None:
     await shard.streams.start_at(0, 0)
     await shard.make()

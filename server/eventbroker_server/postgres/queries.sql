@@ -401,7 +401,8 @@ FOR UPDATE OF dead;
 
 -- name: redrive
 -- Who waited here for another redrive finds rows gone, and goes on to the next. An event that a seek brought back may
--- be on its way to the group already: then there is a row of its attempts, which stays as it is.
+-- be on its way to the group already: then there is a row of its attempts, which stays as it is. The delivery that failed
+-- last is kept, as it may still be set aside in Redis: so it is neither counted again nor left there.
 WITH oldest AS (
     SELECT dead.tenant_id, dead.name, dead.shard, dead.position, dead.dead_at
     FROM eventbroker.dead_letters AS dead
@@ -422,7 +423,7 @@ WITH oldest AS (
     SELECT
         tenant_id, name, shard, position, 0,
         now() + CASE WHEN $13::double precision > 0 THEN number / $13 ELSE 0 END * interval '1 second',
-        0, 'redrive:' || gen_random_uuid(), history
+        0, delivery, history
     FROM gone
     ON CONFLICT DO NOTHING
 )

@@ -27,6 +27,9 @@ for i = 6, #ARGV, 7 do
       if stream <= 1 then -- these belong to this group alone
         redis.call('XDEL', KEYS[7 + stream], id)
       end
+      if stream == 1 then
+        redis.call('HDEL', KEYS[2], position) -- a redriven event may come to as many attempts once more
+      end
       redis.call('ZREM', KEYS[6], position)
     end
   end
