@@ -19,7 +19,7 @@ from eventbroker_server.domain.group import consumer_id_of
 from eventbroker_server.ports import Entry, Failure, Holding, Stale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.membership import ShardMembership
@@ -128,15 +128,16 @@ class Retries:
         settled = set(await self._streams.retried(shard, str(key))) if found else set()
         return {event.position for event in found if event not in settled}
 
-    async def run(self, membership_of: Callable[[GroupKey, int], ShardMembership | None]) -> None:
+    async def run(self, memberships: Callable[[], Iterable[ShardMembership]]) -> None:
         """Bring back what is due, of the groups that are delivered here."""
         while True:
             self._wake.clear()
             wait = _LONGEST_SLEEP
             try:
-                for key, shard, due_in in await self._store.waiting_groups():
-                    membership = membership_of(key, shard)
-                    if membership is None or not membership.is_open:
+                here = {(one.group.key, one.shard): one for one in memberships() if one.is_open}
+                for key, shard, due_in in await self._store.waiting_groups(here):
+                    membership = here[key, shard]
+                    if not membership.is_open:
                         continue
                     await self._forget_settled(membership)
                     if due_in is not None and due_in <= 0:

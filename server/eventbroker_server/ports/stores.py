@@ -200,7 +200,8 @@ class RetryStore(Protocol):
         """Count the attempts, and note when each event is due again, or that it is dead; answer those that died.
         Nothing, if the group is of another generation by now, or gone. Safe to repeat."""
 
-    async def waiting_groups(self) -> list[WaitingGroup]: ...
+    async def waiting_groups(self, asked: Collection[tuple[GroupKey, int]]) -> list[WaitingGroup]:
+        """Those of these groups and shards that have any."""
 
     def due(self, key: GroupKey, shard: int, generation: int, most: int) -> AbstractAsyncContextManager[list[Due]]:
         """What is due and not in the retry stream of this generation, the longest due first, for nobody else meanwhile.
