@@ -76,7 +76,8 @@ class EventLog(Protocol):
         """The position before the first event that was recorded at or after a time; the head if there is none."""
 
     async def count_for(self, group: Group, shard: int, after: int, upto: int) -> int:
-        """How many events at positions after < p <= upto the group wants."""
+        """How many events at positions after < p <= upto the group wants. Looks at each of them, in steps: a minute or
+        so for a hundred million."""
 
 
 class Membership(NamedTuple):

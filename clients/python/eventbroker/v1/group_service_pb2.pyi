@@ -706,7 +706,9 @@ class SeekGroupRequest(_message.Message):
     tenant_id: _builtins.str
     """Its tenant, or empty."""
     dry_run: _builtins.bool
-    """Count, and change nothing."""
+    """Count, and change nothing. That looks at every position between the two places, some million in a second: give a
+    deadline that fits.
+    """
     @_builtins.property
     def to(self) -> Global___LogPoint:
         """Where to. Required."""
@@ -729,7 +731,10 @@ Global___SeekGroupRequest: _TypeAlias = SeekGroupRequest  # noqa: Y015
 
 @_typing.final
 class SeekGroupResponse(_message.Message):
-    """The answer to a SeekGroupRequest."""
+    """The answer to a SeekGroupRequest. A seek does not wait for long counts: when it moves over more than 1,000,000
+    positions, of all shards together, the number for that direction is -1, which means that it was not counted. A dry run
+    always counts.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
