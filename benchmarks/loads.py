@@ -232,8 +232,8 @@ async def _subscribed(
     handle: Callable[[list[subscribing.Delivery]], Coroutine[None, None, None]],
     caught_up: asyncio.Event | None = None,
 ) -> AsyncIterator[None]:
-    """Open streams, and hand every message to `handle` in a task of its own, while the block runs. Sets `caught_up` when
-    a stream says so."""
+    """Open streams, and hand every message to `handle` in a task of its own, while the block runs. Sets `caught_up`
+    when a stream says so."""
     calls = [stub.Subscribe(request) for _ in range(streams)]
 
     async def read(call: grpc.aio.UnaryStreamCall[subscribing.SubscribeRequest, subscribing.SubscribeResponse]) -> None:

@@ -121,7 +121,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             most=settings.max_streams,
             spawn=spawn,
         )
-        spawn(retries.run(subscriptions.membership_of), "retries")
+        spawn(retries.run(subscriptions.memberships), "retries")
         stack.push_async_callback(end, spawned)
 
         relays: list[Relay] = []

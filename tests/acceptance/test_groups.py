@@ -515,6 +515,18 @@ async def test_a_dry_run_counts_and_changes_nothing(broker: Client) -> None:
     assert (await status(broker, "g")).shards[0].settled_position == 3
 
 
+async def test_a_seek_over_very_many_positions_moves_without_counting(broker: Client, stores: Stores) -> None:
+    await publish(broker, "a", "b", "a")
+    await broker.create_group("g", "a")
+    await unheard(stores, "UPDATE eventbroker.group_shards SET checkpoint = 1000001")  # as if the log were that long
+    assert await seek(broker, "g", EARLIEST, dry_run=True) == SeekGroupResponse(events_again=2)
+    assert await seek(broker, "g", EARLIEST) == SeekGroupResponse(events_again=-1)
+    assert (await status(broker, "g")).shards[0].settled_position == 0
+    assert await seek(broker, "g", LATEST) == SeekGroupResponse(events_skipped=2)
+    await unheard(stores, "UPDATE eventbroker.group_shards SET checkpoint = 1000000")
+    assert await seek(broker, "g", EARLIEST) == SeekGroupResponse(events_again=2)
+
+
 async def test_a_seek_moves_a_group_in_every_shard_that_it_reads(make_broker: Callable[..., Awaitable[Client]]) -> None:
     broker = await make_broker(shards=3)
     tenants = [f"tenant-{number}" for number in range(9)]

@@ -6,14 +6,17 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from eventbroker.v1.subscriber_service_pb2 import FlowControl
+from eventbroker.v1.dead_letter_service_pb2 import ListDeadLettersRequest
+from eventbroker.v1.subscriber_service_pb2 import NACK_ACTION_DEAD_LETTER, NACK_ACTION_RELEASE, FlowControl
 
-from tests.client import DONE, ack_ids, event
+from tests.client import DONE, OUTDATED, TIMEOUT, ack_ids, event
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from eventbroker.v1 import event_pb2
+    from eventbroker.v1.subscriber_service_pb2 import Delivery
     from redis.asyncio import Redis
 
     from tests.client import Client, Stream
@@ -31,16 +34,30 @@ async def broker(make_broker: MakeBroker) -> Client:
     return await make_broker(**SMALL)
 
 
+def events_of(count: int, *event_types: str) -> list[event_pb2.Event]:
+    """Events of these types in turn, a dozen of which fill the tail."""
+    return [event(event_type=event_types[at % len(event_types)], json=f'"{"x" * 1500}"') for at in range(count)]
+
+
 async def publish(broker: Client) -> list[str]:
-    events = [event(event_type=f"user.{kind}", json=f'"{"x" * 1500}"') for kind in ("created", "gone") * (COUNT // 2)]
+    events = events_of(COUNT, "user.created", "user.gone")
     for first in range(0, COUNT, 20):
         await broker.publish(*events[first : first + 20])
     return [one.event_id for one in events]
 
 
-async def trimmed(redis: Redis, stores: Stores) -> bool:
+async def trimmed(redis: Redis, stores: Stores, left: int = 20) -> bool:
     kept = [await redis.xlen(f"{stores.prefix}:{{0}}:events:user.{kind}") for kind in ("created", "gone")]
-    return sum(kept) <= 20
+    return sum(kept) <= left
+
+
+async def take_and_trim(broker: Client, stream: Stream, redis: Redis, stores: Stores) -> list[Delivery]:
+    """Ten deliveries that are out while nothing of their events is left in the tail."""
+    await broker.publish(*events_of(10, "user.created", "user.gone"))
+    deliveries = await stream.take(10)
+    await broker.publish(*events_of(30, "role.granted"))
+    await eventually(lambda: trimmed(redis, stores, left=0))
+    return deliveries
 
 
 async def test_a_group_that_slept_while_its_events_were_trimmed_gets_them_all_in_order(
@@ -88,10 +105,46 @@ async def _handled(broker: Client, stream: Stream) -> set[str]:
 async def test_what_is_out_with_a_consumer_when_it_is_trimmed_can_be_acked(
     broker: Client, redis: Redis, stores: Stores
 ) -> None:
-    flow = FlowControl(max_unsettled_events=COUNT, max_batch_events=COUNT)
-    async with await broker.subscribe("g", "user.*", flow_control=flow) as stream:
-        await publish(broker)
-        deliveries = await stream.take(COUNT)
-        await eventually(lambda: trimmed(redis, stores))
+    async with await broker.subscribe("g", "user.*") as stream:
+        deliveries = await take_and_trim(broker, stream, redis, stores)
         assert set(await broker.ack(ack_ids(deliveries))) == {DONE}
+        await stream.nothing_but_heartbeats(2)
+
+
+@pytest.mark.parametrize("group", ["g", ""], ids=["named", "ephemeral"])
+async def test_of_what_was_trimmed_while_it_was_out_only_what_was_not_acked_comes_again(
+    broker: Client, redis: Redis, stores: Stores, group: str
+) -> None:
+    async with await broker.subscribe(group, "user.*") as stream:
+        released, failed, rejected, *rest = await take_and_trim(broker, stream, redis, stores)
+        assert await broker.nack([released.ack_id], NACK_ACTION_RELEASE) == [DONE]
+        assert await broker.nack([failed.ack_id], seconds=0) == [DONE]
+        assert await broker.nack([rejected.ack_id], NACK_ACTION_DEAD_LETTER, reason="malformed") == [DONE]
+        assert set(await broker.ack(ack_ids(rest))) == {DONE}
+        assert await broker.ack(ack_ids([released, failed])) == [OUTDATED] * 2
+        deliveries = await stream.take(2)
+        again = {delivery.event.event_id: delivery for delivery in deliveries}
+        assert [again[one.event.event_id].event for one in (released, failed)] == [released.event, failed.event]
+        assert again[failed.event.event_id].attempt == 2
+        assert await broker.ack(ack_ids(deliveries)) == [DONE] * 2
+        await stream.nothing_but_heartbeats(2)
+    if group:
+        letters = await broker.dead_letters.ListDeadLetters(ListDeadLettersRequest(group=group), timeout=TIMEOUT)
+        told = [(letter.event_id, letter.attempts, letter.reason) for letter in letters.dead_letters]
+        assert told == [(rejected.event.event_id, 1, "malformed")]
+        assert again[released.event.event_id].attempt == 1
+        (shard,) = (await broker.get_group(group)).status.shards
+        assert shard.lag == 0
+
+
+async def test_what_was_trimmed_while_it_was_out_fails_at_its_deadline_and_comes_again(
+    broker: Client, redis: Redis, stores: Stores
+) -> None:
+    async with await broker.subscribe("g", "user.*", ack_deadline=3) as stream:
+        late, *rest = await take_and_trim(broker, stream, redis, stores)
+        assert set(await broker.ack(ack_ids(rest))) == {DONE}
+        (again,) = await stream.take(1)
+        assert (again.event, again.attempt) == (late.event, 2)
+        assert await broker.ack([late.ack_id]) == [OUTDATED]
+        assert await broker.ack([again.ack_id]) == [DONE]
         await stream.nothing_but_heartbeats(2)

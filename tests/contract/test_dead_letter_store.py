@@ -200,8 +200,7 @@ async def test_a_dead_letter_that_is_redriven_becomes_a_retry_without_an_attempt
     ]
     assert all(before <= retry["due_at"] <= after_ for retry in retries)
     assert all(json.loads(retry["history"]) == HISTORY for retry in retries)
-    assert len({retry["delivery"] for retry in retries}) == 4
-    assert all(retry["delivery"].startswith("redrive:") for retry in retries)
+    assert {retry["delivery"] for retry in retries} == {"d"}  # the one that it died of
     assert await graves.dead() == []
 
 

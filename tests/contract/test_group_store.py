@@ -15,6 +15,7 @@ from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupChange, Gro
 from eventbroker_server.domain.limits import Limits
 from eventbroker_server.domain.retry import RetryPolicy
 from eventbroker_server.ports import Leftovers, Membership, Row
+from eventbroker_server.postgres import event_log as postgres_log
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.migrate import migrate
@@ -282,7 +283,9 @@ async def test_a_deleted_group_takes_all_that_is_kept_for_it_along(groups: Postg
     assert await memberships(groups) == [Membership(0, 0), Membership(0, 0)]
 
 
-async def test_the_log_tells_the_position_before_a_time_and_what_a_group_wants(pool: Pool) -> None:
+async def test_the_log_tells_the_position_before_a_time_and_what_a_group_wants(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     event_log = PostgresEventLog(pool)
     await event_log.append(1, [Row(domain_event(event_type="role.granted"), None, 1)])
     await event_log.append(1, [Row(domain_event(event_type="other", tenant_id="other"), None, 1)])
@@ -292,8 +295,11 @@ async def test_the_log_tells_the_position_before_a_time_and_what_a_group_wants(p
     assert await event_log.position_before(1, times[4] + timedelta(microseconds=1)) == 5
     assert await event_log.position_before(0, times[4]) == 0
     everything = Group(GroupKey(ALL_TENANTS, "g"), TypeFilter.of("*"), 1.0)
-    assert [await event_log.count_for(group, 1, 0, 5) for group in (GROUP, everything)] == [4, 5]
-    assert await event_log.count_for(everything, 1, 1, 3) == 2
+    for page in (100, 5, 4, 2, 1):
+        monkeypatch.setattr(postgres_log, "_PAGE_POSITIONS", page)
+        assert [await event_log.count_for(group, 1, 0, 5) for group in (GROUP, everything)] == [4, 5]
+        assert await event_log.count_for(everything, 1, 1, 3) == 2
+        assert [await event_log.count_for(everything, 1, 3, upto) for upto in (3, 2)] == [0, 0]
 
 
 async def test_a_group_of_a_deleted_name_has_later_generations(groups: PostgresGroupStore, pool: Pool) -> None:

@@ -9,14 +9,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from eventbroker_server.domain.dead_letter import DeadLetterFilter
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import Group, GroupKey
 from eventbroker_server.domain.retry import RetryPolicy
-from eventbroker_server.ports import Died, Failure, Recorded, Row, Waiting
+from eventbroker_server.ports import Died, Failure, Recorded, Row, Waiting, WaitingGroup
+from eventbroker_server.postgres.dead_letter_store import PostgresDeadLetterStore
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.migrate import migrate
 from eventbroker_server.postgres.pool import open_pool
+from eventbroker_server.postgres.queries import QUERIES
 from eventbroker_server.postgres.retry_store import PostgresRetryStore
 
 from tests.domain_events import domain_event
@@ -64,8 +67,11 @@ class Retries:
     async def settled(self, *events: Waiting, later: int = 0) -> None:
         await self.store.settled(KEY, 0, self.generation + later, events)
 
+    async def waiting_groups(self) -> list[WaitingGroup]:
+        return await self.store.waiting_groups([(KEY, 0), (KEY, 1), (GroupKey("acme", "none"), 0)])
+
     async def due_in(self) -> float | None:
-        (group,) = await self.store.waiting_groups()
+        (group,) = await self.waiting_groups()
         assert (group.key, group.shard) == (KEY, 0)
         return group.due_in
 
@@ -106,6 +112,19 @@ async def test_recording_a_failure_twice_counts_it_once(retries: Retries, pool: 
     assert (letter["attempts"], len(json.loads(letter["history"]))) == (2, 2)
 
 
+async def test_the_failure_that_an_event_died_of_is_not_counted_again_after_a_redrive(
+    retries: Retries, pool: Pool
+) -> None:
+    for _ in range(2):  # who did not hear of it records it again
+        await retries.record(failure(1, "a", rejected=True))
+        await PostgresDeadLetterStore(pool).redrive(KEY, DeadLetterFilter(), 10, 0.0, dry_run=False)
+        await retries.record(failure(1, "a", rejected=True))
+        assert await dead(pool) == []
+        assert await retries.due() == [Waiting(1, 0)]
+    await retries.record(failure(1, "b"))
+    assert await retries.due() == [Waiting(1, 1)]
+
+
 async def test_after_the_last_attempt_an_event_is_dead(retries: Retries, pool: Pool) -> None:
     for delivery in ("a", "b", "c"):
         assert await dead(pool) == []
@@ -114,7 +133,7 @@ async def test_after_the_last_attempt_an_event_is_dead(retries: Retries, pool: P
     assert (letter["position"], letter["attempts"], letter["reason"], letter["rejected"]) == (4, 3, "error of c", False)
     assert (letter["event_type"], letter["event_tenant_id"]) == ("user.created", "acme")
     assert [one["error"] for one in json.loads(letter["history"])] == ["error of a", "error of b", "error of c"]
-    assert await retries.store.waiting_groups() == []
+    assert await retries.waiting_groups() == []
 
 
 async def test_a_rejected_event_is_dead_at_once(retries: Retries, pool: Pool) -> None:
@@ -167,7 +186,7 @@ async def test_nothing_is_recorded_for_another_generation_or_a_group_that_is_gon
     assert recorded == Recorded([], set())
     await PostgresGroupStore(pool).delete(KEY)
     assert await retries.record(failure(1, "a", rejected=True)) == []
-    assert (await dead(pool), await retries.store.waiting_groups()) == ([], [])
+    assert (await dead(pool), await retries.waiting_groups()) == ([], [])
 
 
 async def test_two_failures_of_an_event_in_one_call_are_two_attempts(retries: Retries, pool: Pool) -> None:
@@ -212,3 +231,18 @@ async def test_an_event_that_dies_again_after_a_seek_keeps_its_history(retries: 
 async def test_an_event_is_found_by_its_position(pool: Pool) -> None:
     found = await PostgresEventLog(pool).at(0, [2, 5, 99])
     assert sorted(stored.position for stored in found) == [2, 5]
+
+
+@pytest.mark.parametrize("query", ["waiting_groups", "due_retries"])
+async def test_a_look_for_what_is_due_does_not_read_all_that_waits(retries: Retries, pool: Pool, query: str) -> None:
+    asked = {"waiting_groups": (["acme"], ["billing"], [0]), "due_retries": (*KEY, 0, retries.generation, 100)}
+    async with pool.connection() as connection:
+        await connection.execute(
+            "INSERT INTO eventbroker.retries (tenant_id, name, shard, position, attempts, due_at, delivery, history) "
+            "SELECT 'acme', 'billing', 0, n, 1, now() + n * interval '1 h', 'd', '[]' FROM generate_series(0, 20000) n"
+        )
+        await connection.execute("ANALYZE eventbroker.retries")
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {QUERIES[query]}"
+        plan = json.loads(await connection.fetchval(explain, *asked[query]))[0]["Plan"]
+    assert plan["Actual Rows"] == 1
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 50

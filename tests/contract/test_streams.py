@@ -22,6 +22,7 @@ from eventbroker_server.ports import (
     Signal,
     Stale,
     Waiting,
+    Where,
 )
 from eventbroker_server.redis.connection import check_redis, open_redis
 from eventbroker_server.redis.keys import Keys
@@ -85,7 +86,7 @@ class Shard:
         return await self.streams.hand_back(0, GROUP, generation, holdings, tell=tell)
 
     async def set_aside(self, *holdings: Holding, generation: int = 1, spare: bool = False) -> list[Outcome]:
-        return await self.streams.set_aside(0, GROUP, generation, holdings, note="why", spare_extended=spare)
+        return (await self.streams.set_aside(0, GROUP, generation, holdings, note="why", spare_extended=spare))[0]
 
     async def forget(self, *holdings: Holding, generation: int = 1) -> None:
         await self.streams.forget(0, GROUP, generation, holdings)
@@ -599,6 +600,115 @@ async def test_a_lost_head_is_told_by_streams_that_were_trimmed(shard: Shard) ->
     assert await shard.streams.start_at(0, 7) == 3
 
 
+# What is trimmed while it is pending.
+
+
+@pytest.fixture
+async def trimmed(shard: Shard) -> Received:
+    """The first of three events, pending with ANN while nothing is left of the tail; the others are settled."""
+    await shard.live(3)
+    first, *rest = await shard.read(ANN, 3)
+    await shard.streams.settle([ack(one, ANN) for one in rest])
+    assert await trim(shard, size=0) == 3
+    return first
+
+
+async def test_of_what_was_trimmed_while_pending_that_alone_comes_again_without_its_event(
+    shard: Shard, other: Shard, trimmed: Received
+) -> None:
+    assert await shard.hand_back(held(trimmed, ANN)) == [DONE]
+    assert await shard.progress() == Progress(3, 0, 1)
+    (again,) = await other.read(BOB, 9)
+    assert again == trimmed._replace(stream=RETRY, retry=1, number=2, tenant_id="", body=b"")
+    assert await shard.streams.settle([ack(trimmed, ANN)]) == [OUTDATED]
+    assert await shard.streams.extend([ack(trimmed, ANN)], 60) == [OUTDATED]
+    assert await shard.hand_back(held(trimmed, ANN)) == [OUTDATED]
+    assert await shard.progress() == Progress(3, 0, 1)
+    assert await shard.streams.settle([ack(again, BOB)]) == [DONE]
+    assert await shard.progress() == Progress(3, 3, None)
+    assert await shard.streams.retried(0, GROUP) == []
+    assert await shard.redis.xlen(shard.keys.retry(GROUP, 1)) == 0
+
+
+async def test_what_was_handed_back_before_it_was_trimmed_is_taken_all_the_same(shard: Shard) -> None:
+    await shard.live(5)
+    taken = await shard.read(ANN, 5)
+    await shard.hand_back(*(held(one, ANN) for one in taken[:4]))
+    await trim(shard, size=0)
+    some = [await shard.read(BOB, 1), await shard.read(BOB, 2), await shard.read(BOB, 9)]
+    assert [positions(one) for one in some] == [[1], [2, 3], [4]]
+    assert await shard.progress() == Progress(5, 0, 1)
+    await shard.streams.settle([ack(taken[4], ANN)])
+    await shard.streams.settle([ack(one, BOB) for few in some for one in few])
+    assert await shard.progress() == Progress(5, 5, None)
+
+
+async def test_only_the_latest_delivery_of_what_was_trimmed_can_be_taken_away(shard: Shard, trimmed: Received) -> None:
+    later = held(trimmed, ANN)._replace(number=2)
+    assert await shard.hand_back(held(trimmed, BOB), later) == [OUTDATED, OUTDATED]
+    assert await shard.set_aside(later) == [OUTDATED]
+    assert await shard.holdings() == [held(trimmed, ANN)]
+    assert await shard.streams.settle([ack(trimmed, ANN)]) == [DONE]
+
+
+async def test_what_was_trimmed_and_failed_is_set_aside_under_its_new_name(shard: Shard, trimmed: Received) -> None:
+    outcomes, aside = await shard.streams.set_aside(
+        0, GROUP, 1, [held(trimmed, ANN)], note="why", spare_extended=False, tell=False
+    )
+    assert (outcomes, aside) == ([DONE], [Holding(1, RETRY, ANN, 1, retry=1)])
+    assert await shard.read(BOB, 9) == []
+    assert await shard.aside() == [(aside[0]._replace(consumer=shard.streams.aside), "why")]
+    assert await shard.progress() == Progress(3, 0, 1)
+    there = await shard.streams.whereabouts(0, GROUP, 1, USER, 1)
+    assert (there.where, there.consumer) == (Where.PENDING, shard.streams.aside)
+    await shard.forget(*aside)
+    assert (await shard.streams.whereabouts(0, GROUP, 1, USER, 1)).where is Where.OVER
+    assert await shard.progress() == Progress(3, 3, None)
+    assert await shard.aside() == []
+
+
+async def test_what_was_trimmed_and_failed_and_not_forgotten_is_when_its_event_is_queued(
+    shard: Shard, trimmed: Received
+) -> None:
+    _, aside = await shard.streams.set_aside(0, GROUP, 1, [held(trimmed, ANN)], note="why", spare_extended=False)
+    await shard.requeue(Waiting(1, 1), failed=aside[0])
+    assert await shard.aside() == []
+    assert await shard.progress() == Progress(3, 3, None)
+    (again,) = await shard.read(BOB, 9)
+    assert (again.position, again.attempt, again.body) == (1, 2, b"event 1")
+
+
+async def test_an_extension_is_spared_though_its_entry_was_trimmed(shard: Shard, trimmed: Received) -> None:
+    await shard.streams.extend([ack(trimmed, ANN)], 60)
+    assert await shard.set_aside(held(trimmed, ANN), spare=True) == [OUTDATED]
+    assert await shard.holdings(consumer=ANN) == [held(trimmed, ANN)]
+
+
+async def test_retries_that_were_not_read_when_something_trimmed_failed_are_read_after_it(
+    shard: Shard, trimmed: Received
+) -> None:
+    await shard.requeue(Waiting(2, 1), Waiting(3, 4))
+    await shard.set_aside(held(trimmed, ANN))
+    assert [(one.position, one.attempt) for one in await shard.read(BOB, 9)] == [(2, 2), (3, 5)]
+    assert positions([holding for holding, _ in await shard.aside()]) == [1]
+
+
+async def test_what_was_trimmed_and_is_not_wanted_is_dropped(shard: Shard, trimmed: Received) -> None:
+    await shard.hand_back(held(trimmed, ANN))
+    await shard.streams.drop(0, GROUP, 1, await shard.read(BOB, 9))
+    assert await shard.holdings() == []
+    assert await shard.progress() == Progress(3, 3, None)
+
+
+async def test_a_group_made_anew_or_deleted_has_nothing_that_was_trimmed(shard: Shard, trimmed: Received) -> None:
+    await shard.hand_back(held(trimmed, ANN))
+    await shard.make(checkpoint=3, generation=2)
+    assert not await shard.redis.exists(shard.keys.adrift(GROUP))
+    await shard.redis.zadd(shard.keys.adrift(GROUP), {"1": 1})
+    await shard.streams.delete_group(0, GROUP, 2, [USER])
+    assert not await shard.redis.exists(shard.keys.adrift(GROUP))
+
+
 # More time, and handing back.
 
 
@@ -790,6 +900,18 @@ async def test_a_failed_delivery_that_was_not_forgotten_is_when_its_event_is_que
     assert [holding.position for holding, _ in await shard.aside()] == [2]
     assert await shard.requeue(Waiting(2, 1), failed=held(one, ANN))
     assert [holding.position for holding, _ in await shard.aside()] == [2]
+
+
+async def test_a_retry_that_failed_and_was_not_forgotten_can_be_queued_for_the_same_attempt_again(shard: Shard) -> None:
+    await shard.live(1)
+    await shard.read(BOB, 1)
+    await shard.requeue(Waiting(1, 0))
+    (one,) = await shard.read(ANN, 1)
+    await shard.set_aside(held(one, ANN))
+    await shard.requeue(Waiting(1, 0), failed=held(one, ANN))  # redriven
+    (again,) = await shard.read(ANN, 1)
+    assert (again.position, again.attempt) == (1, 1)
+    assert await shard.aside() == []
 
 
 async def test_no_more_is_queued_while_much_is_to_be_read(shard: Shard) -> None:

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import grpc
 import pytest
+from eventbroker.v1.dead_letter_service_pb2 import DeadLetterFilter, ListDeadLettersRequest, RedriveDeadLettersRequest
 from eventbroker.v1.subscriber_service_pb2 import NACK_ACTION_DEAD_LETTER, FlowControl
 from eventbroker_server import app
+from eventbroker_server.broker import retry
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
 from eventbroker_server.postgres.retry_store import PostgresRetryStore
 from eventbroker_server.redis.streams import RedisStreams
 
-from tests.client import DONE, event
+from tests.client import DONE, TIMEOUT, event
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -120,3 +122,29 @@ async def test_an_event_that_was_acked_on_its_retry_stays_acked_though_its_failu
         assert await redis.hlen(aside) == 0
         assert await broker.ack([second.ack_id]) == [DONE]
         await stream.nothing_but_heartbeats(1)
+
+
+async def test_a_dead_letter_that_is_redriven_before_its_failure_was_forgotten_has_all_its_attempts(
+    make_broker: Callable[..., Awaitable[Client]], stores: Stores, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forget(self: RedisStreams, *args: Any) -> None:
+        raise StreamsUnavailable
+
+    monkeypatch.setattr(RedisStreams, "forget", forget)
+    monkeypatch.setattr(retry, "_ABANDONED", 1.0)
+    broker = await make_broker(sweep_interval=0.3)
+    async with await broker.subscribe("g") as stream:
+        await broker.publish(event())
+        for _ in range(2):
+            (delivery,) = await stream.take(1)
+            assert delivery.attempt == 1
+            with pytest.raises(grpc.aio.AioRpcError):
+                await broker.nack([delivery.ack_id], NACK_ACTION_DEAD_LETTER, reason="malformed")
+            await broker.dead_letters.RedriveDeadLetters(
+                RedriveDeadLettersRequest(group="g", filter=DeadLetterFilter(all=True)), timeout=TIMEOUT
+            )
+        (delivery,) = await stream.take(1)
+        await stream.nothing_but_heartbeats(4)  # sweeps go over it
+        assert await broker.ack([delivery.ack_id]) == [DONE]
+        listed = await broker.dead_letters.ListDeadLetters(ListDeadLettersRequest(group="g"), timeout=TIMEOUT)
+        assert not listed.dead_letters

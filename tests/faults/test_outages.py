@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from eventbroker.v1.publisher_service_pb2 import AggregateExpectation
+from eventbroker.v1.subscriber_service_pb2 import NACK_ACTION_RELEASE
 from eventbroker_server.redis.keys import Keys
 from redis.asyncio import Redis
 
@@ -133,6 +134,25 @@ async def test_without_postgres_publish_is_unavailable_at_once_and_what_is_relay
             one.event_id for one in events
         )
         assert {one.event_id for one in await stream.take_and_ack(6)} == {one.event_id for one in events}
+
+
+async def test_without_postgres_what_was_trimmed_waits_and_what_is_relayed_keeps_flowing(
+    broker: Client, to_postgres: Proxy, redis: Redis, keys: Keys
+) -> None:
+    async with await broker.subscribe("billing", "*", flow_control={"max_unsettled_events": 5}) as stream:
+        await broker.publish(*(event() for _ in range(20)))
+        first, *held = await stream.take(5)
+        await eventually(lambda: relayed(redis, keys, 20))
+        await redis.xtrim(keys.events("user.created"), minid="6-0", approximate=False)
+        to_postgres.cut()
+        assert await broker.nack([first.ack_id], NACK_ACTION_RELEASE) == [DONE]
+        assert await broker.ack(ack_ids(held)) == [DONE] * 4
+        assert len(await stream.take_and_ack(15)) == 15
+        await stream.nothing_but_heartbeats(2)
+        to_postgres.restore()
+        (again,) = await stream.take(1)
+        assert (again.event, again.attempt) == (first.event, 1)
+        assert await broker.ack([again.ack_id]) == [DONE]
 
 
 async def refused(broker: Client, one: event_pb2.Event) -> grpc.aio.AioRpcError:

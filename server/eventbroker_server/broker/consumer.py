@@ -95,6 +95,7 @@ class Consumer:
         self.doubtful: set[int] = set()  # shards where a read may have taken entries whose reply was lost
         self.enrolled: dict[int, int] = {}  # by shard: the generation in which Redis knows it
         self.untaken_in: set[int] = set()  # shards where it has entries that it did not take
+        self.unfilled_in: set[int] = set()  # shards where it has entries whose events could not be read
         self.ack_deadline = ack_deadline
         self._extended = False  # deadlines may not be in order any more
         self._wake = wake

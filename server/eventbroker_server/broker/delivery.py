@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _FEW = 10  # entries; a read that found more may linger before the next: more are on their way
+_AGAIN = 0.5  # seconds until PostgreSQL is asked again that was away
 _AWAY = (StreamsUnavailable, StoreUnavailable)
 
 
@@ -205,9 +206,14 @@ class Delivery:
                     continue
                 generation = membership.generation
                 consumer.doubtful.add(membership.shard)
-                entries, unread = await membership.read(consumer.name, most)
+                entries, unread, whole = await membership.read(consumer.name, most)
                 consumer.doubtful.discard(membership.shard)
+                if not whole:
+                    consumer.unfilled_in.add(membership.shard)
+                    asyncio.get_running_loop().call_later(_AGAIN, self._take_back_unfilled, consumer)
                 if self.consumers.get(consumer.name) is not consumer:  # it left meanwhile
+                    if not whole:
+                        await self._recover(membership, consumer)
                     await self._hand_back(
                         membership,
                         [Holding(e.position, e.stream, consumer.name, e.number, e.retry) for e in entries],
@@ -237,8 +243,13 @@ class Delivery:
             return fed
         except StoreUnavailable as exc:
             log.warning("history has to wait: %s", exc, extra={"group": self.name})
-            asyncio.get_running_loop().call_later(0.5, self.wake)
+            asyncio.get_running_loop().call_later(_AGAIN, self.wake)
             return False
+
+    def _take_back_unfilled(self, consumer: Consumer) -> None:
+        """Have the pump hand back what could not be given to it, to be read again."""
+        consumer.untaken_in |= consumer.unfilled_in
+        self.wake()
 
     def _in_turn(self) -> list[Consumer]:
         """All consumers, beginning with another one each time."""
@@ -261,6 +272,7 @@ class Delivery:
     async def _recover(self, membership: ShardMembership, consumer: Consumer) -> None:
         """Hand back what it has in Redis and not here: a read took it whose reply was lost, or nobody took it."""
         consumer.untaken_in.discard(membership.shard)
+        consumer.unfilled_in.discard(membership.shard)
         pending = await self._streams.holdings(
             membership.shard, self.name, membership.generation, membership.types, consumer=consumer.name
         )
@@ -277,7 +289,7 @@ class Delivery:
 
     async def _leave(self, consumer: Consumer) -> None:
         for membership in self.memberships:
-            if consumer.must_recover(membership.shard):
+            if consumer.must_recover(membership.shard) or membership.shard in consumer.unfilled_in:
                 with suppress(Stale):  # then there is nothing to give back
                     await self._recover(membership, consumer)
             holds = [hold for hold in consumer.holds.values() if hold.shard == membership.shard]

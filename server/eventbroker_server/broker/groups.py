@@ -26,6 +26,8 @@ from eventbroker_server.domain.point import AfterPosition, AtTime, Edge
 from eventbroker_server.ports import Stale
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.subscriptions import Subscriptions
     from eventbroker_server.domain.group import Group
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_MOST_COUNTED = 1_000_000  # positions that a seek looks at, to tell what it did
 _TRIES = 5  # of a compare-and-set that another broker may win
 
 
@@ -58,7 +61,7 @@ class Standing(NamedTuple):
 
 
 class Sought(NamedTuple):
-    """How many events a seek brings again, or passes over."""
+    """How many events a seek brings again, or passes over; -1 if they are too many positions to look at."""
 
     again: int
     skipped: int
@@ -125,22 +128,27 @@ class Groups:
         return group
 
     async def seek(self, key: GroupKey, to: LogPoint, pace: float = 0.0, *, dry_run: bool) -> Sought:
-        """Move a group, unless it is only to be counted what that would do. What is stored so far comes at a pace of
-        so many events a second and shard; 0 is as fast as it goes. Raises InvalidArgument for a position beyond the
-        head."""
+        """Move a group, unless it is only to be counted what that would do, which takes as long as it takes. What is
+        stored so far comes at a pace of so many events a second and shard; 0 is as fast as it goes. Raises
+        InvalidArgument for a position beyond the head."""
         group = await self.get(key)
         places = await self._places(key, to, "to.position")
-        again = skipped = 0
-        for shard, place in places.items():
-            checkpoint = (await self._store.membership(key, shard)).checkpoint
-            again += await self._log.count_for(group, shard, place, checkpoint) if place < checkpoint else 0
-            skipped += await self._log.count_for(group, shard, checkpoint, place) if checkpoint < place else 0
+        checkpoints = {shard: (await self._store.membership(key, shard)).checkpoint for shard in places}
+        most = None if dry_run else _MOST_COUNTED
+        again = await self._count(group, places, checkpoints, most)
+        skipped = await self._count(group, checkpoints, places, most)
         if not dry_run:
             if not await self._store.seek(key, places, pace):
                 raise _not_found(key)
             await self._tell(key)
             self._announcer.tell("sought", key, again=again, skipped=skipped)
         return Sought(again, skipped)
+
+    async def _count(self, group: Group, after: Mapping[int, int], upto: Mapping[int, int], most: int | None) -> int:
+        """The events of the group between places by shard, or -1 if these are more than `most` positions apart."""
+        if most is not None and sum(max(0, upto[shard] - after[shard]) for shard in upto) > most:
+            return -1
+        return sum([await self._log.count_for(group, shard, after[shard], upto[shard]) for shard in upto])
 
     async def delete(self, key: GroupKey, *, force: bool) -> None:
         """Forget a group. Raises GroupInUse, unless forced, and StreamsUnavailable: without Redis it is not known

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from eventbroker_server.broker.pace import Pace
 from eventbroker_server.broker.refilter import refilter
 from eventbroker_server.domain.ack_id import RETRY
+from eventbroker_server.domain.errors import StoreUnavailable
 from eventbroker_server.ports import Entry, Membership, Refiltered, Stale
 
 if TYPE_CHECKING:
@@ -145,9 +146,10 @@ class ShardMembership:
             return await self._groups.next_generation(self.group.key, self.shard, last.generation)
         return Membership(last.checkpoint, last.generation + 1)
 
-    async def read(self, consumer: str, count: int) -> tuple[list[Received], bool]:
-        """Take up to `count` entries for a consumer, of which those that the group does not want are settled here; and
-        whether there may be more. Live events come after history. Raises Stale."""
+    async def read(self, consumer: str, count: int) -> tuple[list[Received], bool, bool]:
+        """Take up to `count` entries for a consumer, of which those that the group does not want are settled here;
+        whether there may be more; and whether that is all that was taken: without PostgreSQL, what was trimmed
+        meanwhile stays with the consumer. Live events come after history. Raises Stale."""
         generation, group = self.generation, self.group
         # Who looks at conditions has to know the present ones: what they leave out is settled for good.
         told = group.filter_text if group.conditions else ""
@@ -158,6 +160,9 @@ class ShardMembership:
         if self.caught_up and not group.in_turn and (left := count - len(received)):
             received += await self._streams.read(self.shard, self._name, generation, consumer, self.types, left, told)
         more = len(received) == count
+        taken = len(received)
+        received = await self._filled(received)
+        whole = len(received) == taken
         if self.group.ephemeral:  # nobody else counts its attempts
             received = [entry._replace(attempt=entry.number) for entry in received]
         wanted: list[Received] = []
@@ -166,7 +171,22 @@ class ShardMembership:
             (wanted if self._wants(group, entry) else unwanted).append(entry)
         if unwanted:
             await self._streams.drop(self.shard, self._name, generation, unwanted)
-        return wanted, more
+        return wanted, more, whole
+
+    async def _filled(self, received: list[Received]) -> list[Received]:
+        """The same, with the events of those that were trimmed while they were pending; without PostgreSQL, without
+        these."""
+        trimmed = [entry.position for entry in received if not entry.body]
+        if not trimmed:
+            return received
+        found: dict[int, Entry] = {}
+        try:
+            for stored in await self._log.at(self.shard, trimmed):
+                found[stored.position] = Entry.of(stored, self._codec)
+        except StoreUnavailable as exc:
+            log.warning("trimmed events have to wait: %s", exc, extra={"group": self._name, "events": len(trimmed)})
+        there = [(entry, entry if entry.body else found.get(entry.position)) for entry in received]
+        return [entry._replace(tenant_id=event.tenant_id, body=event.body) for entry, event in there if event]
 
     def _wants(self, group: Group, entry: Received) -> bool:
         if not group.wants_tenant(entry.tenant_id):

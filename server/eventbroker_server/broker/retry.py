@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from eventbroker_server.broker.tasks import wait_for
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
 from eventbroker_server.domain.group import consumer_id_of
-from eventbroker_server.ports import Entry, Failure, Holding, Outcome, Recorded, Stale
+from eventbroker_server.ports import Entry, Failure, Holding, Recorded, Stale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.membership import ShardMembership
     from eventbroker_server.broker.ordering import Ordering
     from eventbroker_server.domain.group import Group, GroupKey
-    from eventbroker_server.ports import Codec, Due, EventLog, RetryStore, Streams
+    from eventbroker_server.ports import Codec, Due, EventLog, Outcome, RetryStore, Streams
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +84,9 @@ class Retries:
         """
         name = str(group.key)
         how = How(consumer_id_of(holdings[0].consumer), error, delay, rejected)
-        outcomes = await self._streams.set_aside(
+        outcomes, failed = await self._streams.set_aside(
             shard, name, generation, holdings, note=json.dumps(how), spare_extended=expired, tell=tell
         )
-        failed = [holding for holding, outcome in zip(holdings, outcomes, strict=True) if outcome is Outcome.DONE]
         await self._record(group, shard, generation, [(holding, how) for holding in failed])
         return outcomes
 
@@ -137,15 +136,16 @@ class Retries:
         settled = set(await self._streams.retried(shard, str(key))) if found else set()
         return {event.position for event in found if event not in settled}
 
-    async def run(self, membership_of: Callable[[GroupKey, int], ShardMembership | None]) -> None:
+    async def run(self, memberships: Callable[[], Iterable[ShardMembership]]) -> None:
         """Bring back what is due, of the groups that are delivered here."""
         while True:
             self._wake.clear()
             wait = _LONGEST_SLEEP
             try:
-                for key, shard, due_in in await self._store.waiting_groups():
-                    membership = membership_of(key, shard)
-                    if membership is None or not membership.is_open:
+                here = {(one.group.key, one.shard): one for one in memberships() if one.is_open}
+                for key, shard, due_in in await self._store.waiting_groups(here):
+                    membership = here[key, shard]
+                    if not membership.is_open:
                         continue
                     await self._forget_settled(membership)
                     if due_in is not None and due_in <= 0:

@@ -274,11 +274,10 @@ class Subscriptions:
         if (delivery := self._deliveries.get(group)) is not None:
             delivery.extended(consumer, shard, positions, seconds)
 
-    def membership_of(self, key: GroupKey, shard: int) -> ShardMembership | None:
-        """That of a group that is delivered here."""
-        delivery = self._deliveries.get(str(key))
-        found = (one for one in delivery.memberships if one.shard == shard) if delivery else iter(())
-        return next(found, None)
+    def memberships(self) -> list[ShardMembership]:
+        """Those of the named groups that are delivered here."""
+        named = (delivery for delivery in self._deliveries.values() if not delivery.group.ephemeral)
+        return [membership for delivery in named for membership in delivery.memberships]
 
     async def changed(self, key: GroupKey) -> None:
         """The group was changed through this broker: go on as it is now. Raises StoreUnavailable."""

@@ -81,7 +81,8 @@ class EventLog(Protocol):
         """The position before the first event that was recorded at or after a time; the head if there is none."""
 
     async def count_for(self, group: Group, shard: int, after: int, upto: int) -> int:
-        """How many events at positions after < p <= upto the group wants."""
+        """How many events at positions after < p <= upto the group wants. Looks at each of them, in steps: a minute or
+        so for a hundred million."""
 
 
 class Membership(NamedTuple):
@@ -241,7 +242,8 @@ class RetryStore(Protocol):
     async def forget(self, key: GroupKey, shard: int, positions: Sequence[int]) -> None:
         """Forget attempts, whatever became of them."""
 
-    async def waiting_groups(self) -> list[WaitingGroup]: ...
+    async def waiting_groups(self, asked: Collection[tuple[GroupKey, int]]) -> list[WaitingGroup]:
+        """Those of these groups and shards that have any."""
 
     def due(self, key: GroupKey, shard: int, generation: int, most: int) -> AbstractAsyncContextManager[list[Due]]:
         """What is due and not in the retry stream of this generation, the longest due first, for nobody else meanwhile.

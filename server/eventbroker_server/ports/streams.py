@@ -31,7 +31,8 @@ class Entry(NamedTuple):
 
 class Received(NamedTuple):
     """An entry that was read for a consumer. `number` counts hand-overs of the entry, `attempt` those that failed, and
-    this one. `retry` is the number of an entry in the retry stream, elsewhere 0."""
+    this one. `retry` is the number of an entry in the retry stream, elsewhere 0. Tenant and body are empty of what
+    was trimmed while it was pending, and is read again: the log has the event."""
 
     position: int
     stream: str  # an event type, BACKFILL or RETRY
@@ -180,7 +181,8 @@ class Signal:
 
 
 class Streams(Protocol):
-    """Who has what. Every method is one atomic step of one shard, and safe to repeat."""
+    """Who has what. Every method is one atomic step of one shard, and safe to repeat. What was trimmed while it was
+    pending takes more steps to be taken away, each of which leaves it pending."""
 
     process: str
     aside: str  # whom deliveries belong to that were set aside
@@ -289,9 +291,10 @@ class Streams(Protocol):
         note: str,
         spare_extended: bool,
         tell: bool = False,
-    ) -> list[Outcome]:
+    ) -> tuple[list[Outcome], list[Holding]]:
         """Take deliveries that failed from their consumers, fenced alike; each is with nobody until `forget`, and the
-        note is kept with it."""
+        note is kept with it. Answers also what was set aside, as it is named from then on: what was trimmed has moved
+        to the retry stream."""
 
     async def forget(
         self,

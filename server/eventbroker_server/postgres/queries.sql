@@ -394,17 +394,34 @@ DELETE FROM eventbroker.retries
 WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = ANY ($4::bigint[]);
 
 -- name: waiting_groups
-SELECT retry.tenant_id, retry.name, retry.shard,
-    extract(epoch FROM min(retry.due_at) FILTER (WHERE retry.queued <> place.generation) - clock_timestamp())::float8
-FROM eventbroker.retries AS retry
+-- Two look-ups for each group that is asked for, however many rows it has. Those that are queued are among the first due,
+-- and no more than a retry stream and its consumers hold. The limits keep the look-ups apart: joined, they would become a
+-- scan of all rows. The difference keeps the planner from guessing how many are queued: while all are 0 it takes the
+-- plain comparison to leave nothing, and sorts all rows rather than read them in order.
+SELECT wanted.tenant_id, wanted.name, wanted.shard, extract(epoch FROM next.due_at - clock_timestamp())::float8
+FROM unnest($1::text[], $2::text[], $3::integer[]) AS wanted(tenant_id, name, shard)
 JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
-GROUP BY retry.tenant_id, retry.name, retry.shard;
+CROSS JOIN LATERAL (
+    SELECT
+    FROM eventbroker.retries AS retry
+    WHERE retry.tenant_id = wanted.tenant_id AND retry.name = wanted.name AND retry.shard = wanted.shard
+    LIMIT 1
+) AS any_of_it
+LEFT JOIN LATERAL (
+    SELECT retry.due_at
+    FROM eventbroker.retries AS retry
+    WHERE retry.tenant_id = wanted.tenant_id AND retry.name = wanted.name AND retry.shard = wanted.shard
+        AND retry.queued - place.generation <> 0
+    ORDER BY retry.due_at
+    LIMIT 1
+) AS next ON true;
 
 -- name: due_retries
--- Locked until they are noted as queued: no other broker has a list of them that grows old.
+-- Locked until they are noted as queued: no other broker has a list of them that grows old. A clock that goes on within
+-- the statement would bound no scan of an index; the difference is as above.
 SELECT position, attempts, delivery, event_tenant_id, aggregate_type, aggregate_id
 FROM eventbroker.retries
-WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND queued <> $4 AND due_at <= clock_timestamp()
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND queued - $4 <> 0 AND due_at <= statement_timestamp()
 ORDER BY due_at, position
 LIMIT $5
 FOR UPDATE SKIP LOCKED;
@@ -493,7 +510,8 @@ FOR UPDATE OF dead;
 
 -- name: redrive
 -- Who waited here for another redrive finds rows gone, and goes on to the next. An event that a seek brought back may
--- be on its way to the group already: then there is a row of its attempts, which stays as it is.
+-- be on its way to the group already: then there is a row of its attempts, which stays as it is. The delivery that failed
+-- last is kept, as it may still be set aside in Redis: so it is neither counted again nor left there.
 WITH oldest AS (
     SELECT dead.tenant_id, dead.name, dead.shard, dead.position, dead.dead_at
     FROM eventbroker.dead_letters AS dead
@@ -517,7 +535,7 @@ WITH oldest AS (
     SELECT
         tenant_id, name, shard, position, event_tenant_id, aggregate_type, aggregate_id, 0,
         now() + CASE WHEN $13::double precision > 0 THEN number / $13 ELSE 0 END * interval '1 second',
-        0, 'redrive:' || gen_random_uuid(), history
+        0, delivery, history
     FROM gone
     ON CONFLICT DO NOTHING
 )

@@ -98,9 +98,12 @@ class PostgresRetryStore:
             position: int | None = await connection.fetchval(QUERIES["oldest_retry"], *key, shard)
         return position
 
-    async def waiting_groups(self) -> list[WaitingGroup]:
+    async def waiting_groups(self, asked: Collection[tuple[GroupKey, int]]) -> list[WaitingGroup]:
+        if not asked:
+            return []
+        columns = zip(*((*key, shard) for key, shard in asked), strict=True)
         async with self._pool.connection() as connection:
-            rows = await connection.fetch(QUERIES["waiting_groups"])
+            rows = await connection.fetch(QUERIES["waiting_groups"], *columns)
         return [WaitingGroup(GroupKey(row[0], row[1]), row[2], row[3]) for row in rows]
 
     @asynccontextmanager

@@ -60,6 +60,9 @@ class Keys(NamedTuple):
     def queued(self, group: str) -> str:
         return self._key("queued", group)
 
+    def adrift(self, group: str) -> str:
+        return self._key("adrift", group)
+
     def failing(self, group: str) -> str:
         return self._key("failing", group)
 

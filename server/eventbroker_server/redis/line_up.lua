@@ -20,6 +20,9 @@ for i = 5, #ARGV, 7 do
       redis.call('XACK', KEYS[6 + stream], group, id)
       redis.call('XDEL', KEYS[6 + stream], id)
       redis.call('HDEL', KEYS[4], id)
+      if stream == 1 then
+        redis.call('HDEL', KEYS[2], position) -- a redriven event may come to as many attempts once more
+      end
       lines.recorded(position)
     end
   end

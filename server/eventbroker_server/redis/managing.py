@@ -73,7 +73,8 @@ class Managing(Scripted):
     ) -> Progress:
         keys = self._keys(shard)
         # What waits in the retry stream has a row in PostgreSQL.
-        names = [keys.head, keys.state(group), keys.types, keys.backfill(group, generation), *map(keys.events, types)]
+        names = [keys.head, keys.state(group), keys.types, keys.adrift(group), keys.backfill(group, generation)]
+        names += map(keys.events, types)
         head, settled, oldest = fresh(await self._run("progress", names, group, generation, known, filter_text))
         return Progress(head, settled, oldest if oldest >= 0 else None)
 
@@ -82,8 +83,9 @@ class Managing(Scripted):
         async with translated(), self._redis.pipeline(transaction=False) as pipe:
             for event_type in types:
                 pipe.xgroup_destroy(keys.events(event_type), group)
-            state = (keys.state(group), keys.extended(group), keys.queued(group), keys.done(group))
-            pipe.unlink(*state, keys.failing(group), *keys.all_lines(group), *self._lanes(keys, group, generation, ()))
+            state = [keys.state(group), keys.extended(group), keys.queued(group), keys.done(group)]
+            state += (keys.failing(group), keys.adrift(group))
+            pipe.unlink(*state, *keys.all_lines(group), *self._lanes(keys, group, generation, ()))
             await pipe.execute(raise_on_error=False)
 
     async def filter_of(self, shard: int, group: str) -> str | None:

@@ -1,10 +1,13 @@
 -- with lines.lua
 -- Join the streams of a group's types. If told to, make a group anew that is missing or of an earlier generation: live
 -- after the head, history from the checkpoint to the head through a backfill stream of this generation. Answers
--- generation, joined_at, backfill_to, fed, how much of the backfill is unread, and of an ordered group as feed_lines.lua; -1 if the shard has no head; -3 if the
--- group is missing, of an earlier generation or has lost a stream, and it is not to be made; the filter if it is another.
--- KEYS: head, state, extended, queued, done, failing, backfill and retry of the wanted generation, then the streams of the types
--- ARGV: group, generation, checkpoint, make (1 or 0), filter (or empty), where the lines of an ordered group are (or empty)
+-- generation, joined_at, backfill_to, fed, how much of the backfill is unread, and of a group that is fed in turn what
+-- feed_lines.lua answers; -1 if the shard has no head; -3 if the group is missing, of an earlier generation or has lost a
+-- stream, and it is not to be made; the filter if it is another.
+-- KEYS: head, state, extended, queued, done, failing, adrift, backfill and retry of the wanted generation, then the
+--       streams of the types
+-- ARGV: group, generation, checkpoint, make (1 or 0), filter (or empty), where the lines of a group are that is fed in
+--       turn (or empty)
 local group, generation, checkpoint = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local head = tonumber(redis.call('GET', KEYS[1]) or -1)
 if head < 0 then
@@ -20,17 +23,17 @@ if made_now then
       redis.call('UNLINK', old) -- of this shard, so of this slot
     end
   end
-  redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6])
+  redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7])
   local joined = math.max(head, checkpoint)
   redis.call('HSET', KEYS[2], 'generation', generation, 'joined', joined, 'backfill_to', joined, 'fed', checkpoint,
-    'backfill', KEYS[7], 'retry', KEYS[8])
+    'backfill', KEYS[8], 'retry', KEYS[9])
   if ARGV[6] ~= '' then
     redis.call('HSET', KEYS[2], 'lines', ARGV[6])
     lines_of(ARGV[6]).forget()
   end
-  redis.pcall('XGROUP', 'CREATE', KEYS[7], group, '0', 'MKSTREAM')
   redis.pcall('XGROUP', 'CREATE', KEYS[8], group, '0', 'MKSTREAM')
-  for i = 9, #KEYS do
+  redis.pcall('XGROUP', 'CREATE', KEYS[9], group, '0', 'MKSTREAM')
+  for i = 10, #KEYS do
     redis.pcall('XGROUP', 'DESTROY', KEYS[i], group)
   end
 end
@@ -45,7 +48,7 @@ local pending = redis.pcall('XPENDING', state[5], group)
 if pending.err or redis.pcall('XPENDING', state[6], group).err then
   return -3
 end
-for i = 9, #KEYS do
+for i = 10, #KEYS do
   local made = redis.pcall('XGROUP', 'CREATE', KEYS[i], group, state[2] .. '-0', 'MKSTREAM')
   local joins = redis.call('HSETNX', KEYS[2], 'member:' .. KEYS[i], 1) == 1
   if not joins and not made.err then

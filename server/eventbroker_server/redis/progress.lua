@@ -3,7 +3,7 @@
 -- the oldest event that is not (or -1). Answers -2 if the group is not of this generation, has lost a stream, if the
 -- shard has no head, or if the caller does not know all that the group reads: a type has appeared, or the filter is
 -- another.
--- KEYS: head, state, types, then the streams, backfill first
+-- KEYS: head, state, types, adrift, then the streams, backfill first
 -- ARGV: group, generation, how many types there are in all, the filter by which the caller joined (or empty)
 local group = ARGV[1]
 local state = redis.call('HMGET', KEYS[2], 'generation', 'joined', 'backfill_to', 'fed', 'filter', 'lines')
@@ -43,7 +43,7 @@ local function first_unread(key, start)
   return unread and unread[1]
 end
 
-for i = 4, #KEYS do
+for i = 5, #KEYS do
   local pending = redis.pcall('XPENDING', KEYS[i], group)
   if pending.err then
     return -2
@@ -51,10 +51,14 @@ for i = 4, #KEYS do
   if pending[1] > 0 then
     unsettled(pending[2])
   end
-  local unread = first_unread(KEYS[i], i == 4 and '0-0' or state[2] .. '-0')
+  local unread = first_unread(KEYS[i], i == 5 and '0-0' or state[2] .. '-0')
   if unread then
     unsettled(unread)
   end
+end
+local adrift = redis.call('ZRANGE', KEYS[4], 0, 0)[1]
+if adrift then
+  unsettled(adrift)
 end
 local settled = math.max(head, tonumber(state[2]))
 if state[6] then

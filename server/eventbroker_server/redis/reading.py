@@ -10,13 +10,15 @@ from redis.exceptions import ResponseError
 from eventbroker_server.domain.ack_id import BACKFILL, RETRY
 from eventbroker_server.ports import (
     GroupState,
+    Holding,
     Received,
     Refiltered,
     Stale,
 )
 from eventbroker_server.redis.connection import translated
 from eventbroker_server.redis.keys import NOBODY
-from eventbroker_server.redis.script import Scripted, fresh, place, state_of
+from eventbroker_server.redis.rescuing import Rescuing
+from eventbroker_server.redis.script import entry_id, fresh, place, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 _GONE = -3
 
 
-class Reading(Scripted):
+class Reading(Rescuing):
     """Part of RedisStreams."""
 
     async def open_group(
@@ -43,7 +45,7 @@ class Reading(Scripted):
     ) -> GroupState | None:
         keys = self._keys(shard)
         names = [keys.head, keys.state(group), keys.extended(group), keys.queued(group), keys.done(group)]
-        names += [keys.failing(group)]
+        names += [keys.failing(group), keys.adrift(group)]
         names += self._lanes(keys, group, membership.generation, types)
         lines = keys.lines(group) if in_turn else ""
         args = (group, membership.generation, membership.checkpoint, int(make), filter_text, lines)
@@ -80,10 +82,18 @@ class Reading(Scripted):
         received: list[Received] = []
 
         async def reclaim() -> None:
-            left = count - len(received)
-            args = (group, generation, consumer, NOBODY, left)
-            for lane, entry, number in fresh(await self._run("reclaim", [state, *lanes], *args)):
-                received.append(_received(streams[lane], entry, number))
+            while (left := count - len(received)) > 0:
+                args = (group, generation, consumer, NOBODY, left)
+                trimmed: list[Holding] = []
+                for lane, entry, number in fresh(await self._run("reclaim", [state, *lanes], *args)):
+                    if isinstance(entry, bytes):
+                        position, retry = place(streams[lane], entry)
+                        trimmed.append(Holding(position, streams[lane], NOBODY, number, retry))
+                    else:
+                        received.append(_received(streams[lane], entry, number))
+                if not trimmed:
+                    break
+                await self._rescue(shard, group, generation, trimmed)
             if len(received) < count:
                 self._returned.discard(state)
 
@@ -129,13 +139,16 @@ class Reading(Scripted):
         keys = self._keys(shard)
         streams: dict[str, list[str]] = {}
         for entry in received:
-            streams.setdefault(entry.stream, []).append(f"{entry.position}-0")
+            streams.setdefault(entry.stream, []).append(entry_id(entry.position, entry.retry))
+        own = {BACKFILL: keys.backfill(group, generation), RETRY: keys.retry(group, generation)}
         async with translated():
             for stream, ids in streams.items():
-                name = keys.events(stream) if stream else keys.backfill(group, generation)
+                name = own.get(stream) or keys.events(stream)
                 await self._redis.xack(name, group, *ids)
-                if not stream:
+                if stream in own:
                     await self._redis.xdel(name, *ids)
+                if stream == RETRY:
+                    await self._redis.zrem(keys.adrift(group), *(id.partition("-")[2] for id in ids))
 
 
 def _received(stream: str, entry: Any, number: int) -> Received:

@@ -1,7 +1,7 @@
 -- with lines.lua
 -- Settle deliveries, each only if it is the latest of its event: pending with this consumer, under this number.
 -- Answers for each: 1 done, 2 settled before, 3 outdated.
--- KEYS: state, extended, signals, queued, done, then the streams: backfill, retry, those of types
+-- KEYS: state, extended, signals, queued, done, adrift, then the streams: backfill, retry, those of types
 -- ARGV: group, generation, consumer, the process to tell (or empty),
 --       then for each: index of its stream, id of its entry, number, position
 local group, consumer = ARGV[1], ARGV[3]
@@ -24,7 +24,7 @@ end
 local held = {}
 for stream, from in pairs(low) do
   held[stream] = {}
-  local pending = redis.pcall('XPENDING', KEYS[6 + stream], group, string.format('%.0f', from),
+  local pending = redis.pcall('XPENDING', KEYS[7 + stream], group, string.format('%.0f', from),
     string.format('%.0f', high[stream]), 20000, consumer)
   for _, entry in ipairs(pending) do
     held[stream][entry[1]] = entry[4]
@@ -47,13 +47,14 @@ for i = 5, #ARGV, 4 do
   elseif held[stream][id] == 'settled here' then
     outcomes[#outcomes + 1] = 2
   else
-    local other = redis.pcall('XPENDING', KEYS[6 + stream], group, id, id, 1)
-    outcomes[#outcomes + 1] = (other.err or other[1]) and 3 or 2
+    local other = redis.pcall('XPENDING', KEYS[7 + stream], group, id, id, 1)
+    local moved = redis.call('ZSCORE', KEYS[6], ARGV[i + 3])
+    outcomes[#outcomes + 1] = (other.err or other[1] or moved) and 3 or 2
   end
 end
 
 for stream, ids in pairs(done) do
-  local key = KEYS[6 + stream]
+  local key = KEYS[7 + stream]
   for from = 1, #ids, 1000 do
     redis.call('XACK', key, group, unpack(ids, from, math.min(from + 999, #ids)))
     if stream == '0' or stream == '1' then -- these belong to this group alone
@@ -62,9 +63,13 @@ for stream, ids in pairs(done) do
   end
 end
 for _, position in ipairs(retried) do
-  -- Its row in PostgreSQL is deleted later: until then nobody is to put it into the retry stream again.
-  redis.call('HSET', KEYS[5], position, redis.call('HGET', KEYS[4], position) or '0')
-  redis.call('HDEL', KEYS[4], position)
+  local failed = redis.call('HGET', KEYS[4], position)
+  if failed then
+    -- Its row in PostgreSQL is deleted later: until then nobody is to put it into the retry stream again.
+    redis.call('HSET', KEYS[5], position, failed)
+    redis.call('HDEL', KEYS[4], position)
+  end
+  redis.call('ZREM', KEYS[6], position)
 end
 if state[2] then
   local lines = lines_of(state[2])

@@ -11,7 +11,8 @@ from eventbroker_server.ports import (
 )
 from eventbroker_server.redis.connection import translated
 from eventbroker_server.redis.keys import FAILING, NOBODY
-from eventbroker_server.redis.script import Index, Scripted, entry_id, fresh
+from eventbroker_server.redis.rescuing import Rescuing
+from eventbroker_server.redis.script import Index, entry_id, fresh
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -20,25 +21,26 @@ if TYPE_CHECKING:
     from eventbroker_server.ports import Entry
 
 
-_OUTCOMES = {1: Outcome.DONE, 2: Outcome.ALREADY_SETTLED, 3: Outcome.OUTDATED}
+_DONE, _TRIMMED = 1, 4
+_OUTCOMES = {_DONE: Outcome.DONE, 2: Outcome.ALREADY_SETTLED, 3: Outcome.OUTDATED, _TRIMMED: Outcome.OUTDATED}
 _MOST_RETRIES = 1_000  # unread in a retry stream, with which no more are put there
 
 
-class Settling(Scripted):
+class Settling(Rescuing):
     """Part of RedisStreams."""
 
     async def settle(self, deliveries: Sequence[AckId]) -> list[Outcome]:
         lane, streams, items = self._fenced(deliveries)
         keys = self._keys(lane.shard)
         names = [keys.state(lane.group), keys.extended(lane.group), keys.signals]
-        names += [keys.queued(lane.group), keys.done(lane.group), *streams]
+        names += [keys.queued(lane.group), keys.done(lane.group), keys.adrift(lane.group), *streams]
         args = (lane.group, lane.generation, lane.consumer, self._to_tell(lane.consumer))
         return [_OUTCOMES[code] for code in await self._run("settle", names, *args, *items)]
 
     async def extend(self, deliveries: Sequence[AckId], seconds: float) -> list[Outcome]:
         lane, streams, items = self._fenced(deliveries)
         keys = self._keys(lane.shard)
-        names = [keys.state(lane.group), keys.extended(lane.group), keys.signals, *streams]
+        names = [keys.state(lane.group), keys.extended(lane.group), keys.signals, keys.adrift(lane.group), *streams]
         args = (lane.group, lane.generation, lane.consumer, self._to_tell(lane.consumer), int(seconds * 1000))
         return [_OUTCOMES[code] for code in await self._run("extend", names, *args, *items)]
 
@@ -53,7 +55,7 @@ class Settling(Scripted):
     async def hand_back(
         self, shard: int, group: str, generation: int, holdings: Sequence[Holding], *, tell: bool = False
     ) -> list[Outcome]:
-        outcomes = await self._take_away(shard, group, generation, holdings, to=NOBODY, tell=tell)
+        outcomes, _ = await self._take_away(shard, group, generation, holdings, to=NOBODY, tell=tell)
         if Outcome.DONE in outcomes:
             self._returned.add(self._keys(shard).state(group))
         return outcomes
@@ -68,7 +70,7 @@ class Settling(Scripted):
         note: str,
         spare_extended: bool,
         tell: bool = False,
-    ) -> list[Outcome]:
+    ) -> tuple[list[Outcome], list[Holding]]:
         return await self._take_away(
             shard, group, generation, holdings, to=FAILING, note=note, spare_extended=spare_extended, tell=tell
         )
@@ -89,7 +91,8 @@ class Settling(Scripted):
         tell: bool = False,
         types: Sequence[str] = (),
         leave: str = "",
-    ) -> list[Outcome]:
+    ) -> tuple[list[Outcome], list[Holding]]:
+        """The outcome of each, and those that were done, as they are now."""
         keys = self._keys(shard)
         index = Index()
         for event_type in types:
@@ -97,11 +100,31 @@ class Settling(Scripted):
         items: list[object] = []
         for position, stream, consumer, number, retry in holdings:
             items += (index[stream], entry_id(position, retry), consumer, number, position)
-        names = [keys.state(group), keys.extended(group), keys.signals, keys.failing(group)]
+        names = [keys.state(group), keys.extended(group), keys.signals, keys.failing(group), keys.adrift(group)]
         names += self._lanes(keys, group, generation, index.types)
         told = self._to_tell(holdings[0].consumer) if tell and holdings else ""
         args = (group, generation, self.process, to, int(to == NOBODY), int(spare_extended), leave, told, note)
-        return [_OUTCOMES[code] for code in await self._run("hand_back", names, *args, *items)]
+        codes = await self._run("hand_back", names, *args, *items)
+        outcomes = [_OUTCOMES[code] for code in codes]
+        done = [holding for holding, code in zip(holdings, codes, strict=True) if code == _DONE]
+        if trimmed := [number for number, code in enumerate(codes) if code == _TRIMMED]:
+            rescued = await self._rescue(shard, group, generation, [holdings[number] for number in trimmed])
+            again = {number: holding for number, holding in zip(trimmed, rescued, strict=True) if holding}
+            if again:
+                found, moved = await self._take_away(
+                    shard,
+                    group,
+                    generation,
+                    list(again.values()),
+                    to=to,
+                    note=note,
+                    spare_extended=spare_extended,
+                    tell=tell,
+                )
+                done += moved
+                for number, outcome in zip(again, found, strict=True):
+                    outcomes[number] = outcome
+        return outcomes, done
 
     async def forget(
         self,
@@ -118,7 +141,7 @@ class Settling(Scripted):
         items: list[object] = []
         for position, stream, _, number, retry in holdings:
             items += (index[stream], entry_id(position, retry), number, position, int(position in dead))
-        names = [keys.state(group), keys.queued(group), keys.failing(group), keys.signals]
+        names = [keys.state(group), keys.queued(group), keys.failing(group), keys.adrift(group), keys.signals]
         names += self._lanes(keys, group, generation, index.types)
         await self._run("forget", names, group, generation, FAILING, self.process, int(hold), *items)
 
@@ -132,7 +155,7 @@ class Settling(Scripted):
             items += (entry.position, failed, entry.tenant_id, entry.body)
             items += (index[left.stream], entry_id(left.position, left.retry), left.number) if left else (-1, "", 0)
         names = [keys.state(group), keys.queued(group), keys.done(group), keys.failing(group), keys.signals]
-        names += self._lanes(keys, group, generation, index.types)
+        names += [keys.adrift(group), *self._lanes(keys, group, generation, index.types)]
         args = (group, generation, self.process, FAILING, _MOST_RETRIES, *items)
         return bool(fresh(await self._run("requeue", names, *args)))
 

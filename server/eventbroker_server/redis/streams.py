@@ -1,4 +1,5 @@
-"""Redis Streams: keeps the promises of ports.Streams. Each method is one script or one command."""
+"""Redis Streams: keeps the promises of ports.Streams. Each method is one script or one command; but what was trimmed
+while it was pending is moved first, by a script of its own."""
 
 from __future__ import annotations
 

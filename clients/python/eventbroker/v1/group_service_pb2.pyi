@@ -901,7 +901,9 @@ class SeekGroupRequest(_message.Message):
     tenant_id: _builtins.str
     """Its tenant, or empty."""
     dry_run: _builtins.bool
-    """Count, and change nothing."""
+    """Count, and change nothing. That looks at every position between the two places, some million in a second: give a
+    deadline that fits.
+    """
     max_events_per_second: _builtins.float
     """How many events after the new place are delivered in each second at most, in each shard, over all brokers and
     consumers: 0.1 to 100,000. 0: as fast as consumers take them. It holds for what was stored before the seek. Events
@@ -930,7 +932,10 @@ Global___SeekGroupRequest: _TypeAlias = SeekGroupRequest  # noqa: Y015
 
 @_typing.final
 class SeekGroupResponse(_message.Message):
-    """The answer to a SeekGroupRequest."""
+    """The answer to a SeekGroupRequest. A seek does not wait for long counts: when it moves over more than 1,000,000
+    positions, of all shards together, the number for that direction is -1, which means that it was not counted. A dry run
+    always counts.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -28,3 +28,7 @@ CREATE INDEX retries_of_aggregate ON eventbroker.retries (
 CREATE INDEX dead_letters_of_aggregate ON eventbroker.dead_letters (
     tenant_id, name, shard, event_tenant_id, aggregate_type, aggregate_id, position
 );
+
+-- Of many that are due at once the first go first.
+DROP INDEX eventbroker.retries_due;
+CREATE INDEX retries_due ON eventbroker.retries (tenant_id, name, shard, due_at, position);
