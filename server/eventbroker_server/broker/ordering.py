@@ -81,7 +81,7 @@ class Ordering:
         if buried:
             for died in await self._store.bury(group, shard, generation, buried):
                 self._announcer.died(group.key, shard, died)
-        unwanted = [turn.stored.position for turn in turns if not group.wants(turn.stored.event)]
+        unwanted = [turn.stored.position for turn in turns if turn.dropped or not _wanted(group, turn)]
         if unwanted:
             await self._store.forget(group.key, shard, unwanted)
         over = {*buried, *unwanted}
@@ -103,6 +103,11 @@ class Ordering:
             return Bringing(turn.stored.position, Bring.LATER)
         entry = Entry.of(turn.stored, self._codec)
         return Bringing(entry.position, Bring.GO, turn.failed, entry.tenant_id, entry.body)
+
+
+def _wanted(group: Group, turn: Turn) -> bool:
+    """What was redriven is wanted whatever the filter."""
+    return turn.failed is not None or group.wants(turn.stored.event)
 
 
 def _line(group: Group, aggregate: AggregateKey) -> Line:

@@ -188,12 +188,13 @@ class Recorded(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """An event of an ordered group that has the turn: how many of its attempts failed, if it has a row of them; whether
-    it was given up since the last seek; whether an earlier one of its aggregate `waits` for another attempt; and the
-    last before it that was given up."""
+    """An event that has the turn: how many of its attempts failed, if it has a row of them; whether it was dropped, as
+    the group does not want it any more; whether it was given up since the last seek; whether an earlier one of its
+    aggregate `waits` for another attempt; and the last before it that was given up."""
 
     stored: StoredEvent
     failed: int | None
+    dropped: bool
     dead: bool
     waits: bool
     dead_before: int | None

@@ -86,7 +86,8 @@ class PostgresGroupStore:
             if row and change.refilters:
                 group = _group(row)
                 wanted = (group.filter.exact(), group.filter.prefixes(), *named(group.conditions))
-                await connection.execute(QUERIES["forget_unwanted_retries"], *key, *wanted)
+                forget = "drop_unwanted_retries" if group.in_turn else "forget_unwanted_retries"
+                await connection.execute(QUERIES[forget], *key, *wanted)
         return _group(row) if row else None
 
     async def seek(self, key: GroupKey, checkpoints: Mapping[int, int], pace: float = 0.0) -> bool:

@@ -16,7 +16,9 @@ def _load() -> dict[str, str]:
     text = resources.files("eventbroker_server.postgres").joinpath("queries.sql").read_text()
     parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)[1:]
     named = {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
-    shared = {"event": _EVENT} | {name: named.pop(name) for name in ("wanted_event", "wanted_dead_letter")}
+    shared = {"event": _EVENT} | {
+        name: named.pop(name) for name in ("wanted_event", "unwanted_retry", "wanted_dead_letter")
+    }
     return {name: re.sub(r"\{(\w+)\}", lambda part: shared[part[1]], body) for name, body in named.items()}
 
 

@@ -239,19 +239,28 @@ SET event_types = coalesce($3, event_types),
 WHERE tenant_id = $1 AND name = $2
 RETURNING *;
 
--- name: forget_unwanted_retries
--- In a group that is fed in turn such an event may have the turn of its aggregate: it is forgotten when it is due.
-DELETE FROM eventbroker.retries r
-USING eventbroker.events e
-WHERE r.tenant_id = $1 AND r.name = $2 AND e.shard = r.shard AND e.position = r.position
-    AND NOT (SELECT ordered OR fair FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2)
+-- name: unwanted_retry
+-- A condition rather than a statement: what a group does not want any more, for the tables `retries` r and `events` e.
+r.tenant_id = $1 AND r.name = $2 AND e.shard = r.shard AND e.position = r.position
     AND NOT (
         (
             e.event_type = ANY ($3::text[])
             OR EXISTS (SELECT FROM unnest($4::text[]) AS prefix WHERE starts_with(e.event_type, prefix))
         )
         AND eventbroker.meets(e.aggregate_type, e.metadata, $5::text[], $6::text[], $7::text[])
-    );
+    )
+
+-- name: forget_unwanted_retries
+DELETE FROM eventbroker.retries r
+USING eventbroker.events e
+WHERE {unwanted_retry};
+
+-- name: drop_unwanted_retries
+-- Of a group that is fed in turn, where such an event may have the turn: it is forgotten when that comes.
+UPDATE eventbroker.retries r
+SET dropped = true, due_at = clock_timestamp()
+FROM eventbroker.events e
+WHERE {unwanted_retry};
 
 -- name: blocked
 -- Which of these aggregates have an event that waits for another attempt, or, if dead events hold back what follows,
@@ -275,8 +284,8 @@ WHERE EXISTS (
     );
 
 -- name: turns
--- Events that have the turn, with what is known of them: how many attempts failed; whether they were given up since the
--- last seek; the first event of the aggregate that waits for another attempt; and the last before it that was given up.
+-- Events that have the turn, with what is known of them: how many attempts failed; whether they are not wanted any
+-- more; whether they were given up since the last seek; the first event of the aggregate that waits for another attempt; and the last before it that was given up.
 SELECT
     {event},
     (
@@ -284,6 +293,12 @@ SELECT
         FROM eventbroker.retries AS retry
         WHERE retry.tenant_id = $1 AND retry.name = $2 AND retry.shard = $3 AND retry.position = event.position
     ) AS failed,
+    EXISTS (
+        SELECT
+        FROM eventbroker.retries AS retry
+        WHERE retry.tenant_id = $1 AND retry.name = $2 AND retry.shard = $3 AND retry.position = event.position
+            AND retry.dropped
+    ) AS dropped,
     EXISTS (
         SELECT
         FROM eventbroker.dead_letters AS dead

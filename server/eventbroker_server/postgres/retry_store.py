@@ -69,7 +69,10 @@ class PostgresRetryStore:
     async def turns(self, key: GroupKey, shard: int, positions: Sequence[int]) -> list[Turn]:
         async with self._pool.connection() as connection:
             rows = await connection.fetch(QUERIES["turns"], *key, shard, positions)
-        return [Turn(stored_event(row), row["failed"], row["dead"], row["waits"], row["dead_before"]) for row in rows]
+        return [
+            Turn(stored_event(row), row["failed"], row["dropped"], row["dead"], row["waits"], row["dead_before"])
+            for row in rows
+        ]
 
     async def bury(self, group: Group, shard: int, generation: int, behind: Mapping[int, int]) -> list[Died]:
         place = (*group.key, shard)

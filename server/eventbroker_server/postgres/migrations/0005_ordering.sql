@@ -9,7 +9,8 @@ ALTER TABLE eventbroker.groups
 ALTER TABLE eventbroker.retries
     ADD COLUMN event_tenant_id text,
     ADD COLUMN aggregate_type  text,
-    ADD COLUMN aggregate_id    text;
+    ADD COLUMN aggregate_id    text,
+    ADD COLUMN dropped         boolean NOT NULL DEFAULT false; -- not wanted any more; it keeps its turn until it is due
 
 UPDATE eventbroker.retries AS retry
 SET event_tenant_id = event.tenant_id, aggregate_type = event.aggregate_type, aggregate_id = event.aggregate_id
