@@ -62,7 +62,7 @@ async def test_what_a_stopped_consumer_holds_goes_to_another_and_its_late_acks_c
             meanwhile = await publish(here, 20)  # for both: nobody knows yet that one has stopped
             again: list[Delivery] = []
             others: set[str] = set()
-            async with asyncio.timeout(NOTICED_WITHIN):
+            async with asyncio.timeout(NOTICED_WITHIN + REDELIVERY):
                 while len(again) < 20 or others != meanwhile:
                     (delivery,) = await stream.take(1)
                     if delivery.event.event_id in held:
