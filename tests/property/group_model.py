@@ -151,8 +151,8 @@ class GroupModel:
         return ""
 
     def flushed(self, generation: int, forgotten: set[int], checkpoint: int) -> None:
-        """Redis is emptied, which has this generation, or 0 for none. Acks above the checkpoint are forgotten, and those
-        of retries that were not cleared up."""
+        """Redis is emptied, which has this generation, or 0 for none. It forgets acks above the checkpoint, and acks of
+        retries that were not cleared up."""
         self.lost = max(self.lost, generation)
         for event_id, state in self.states.items():
             position = self.positions[event_id]

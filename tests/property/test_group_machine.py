@@ -59,8 +59,8 @@ if TYPE_CHECKING:
     from tests.client import Stream
     from tests.conftest import BrokerProcess, Stores
 
-EXAMPLES, STEPS = 6, 40
-FLUSHES, KILLS = 2, 1  # in an example: they take a while
+EXAMPLES, STEPS = 20, 50
+FLUSHES, KILLS, EXPIRIES = 2, 1, 2  # in an example: they take a while
 DEADLINE = 1.0  # of an ack, the shortest that there is
 ARRIVAL = 0.3  # seconds; what is handed out at all comes sooner, most of the time
 REDELIVERY = DEADLINE + 5.0
@@ -188,7 +188,7 @@ class GroupMachine(RuleBasedStateMachine):
         self.positions = [0]
         self.story: list[str] = []
         self.arrived = asyncio.Event()
-        self.flushes = self.kills = 0
+        self.flushes = self.kills = self.expiries = 0
 
     @initialize(broker=brokers, drawn=fresh)
     def begin(self, broker: int, drawn: Sequence[tuple[str, str]]) -> None:
@@ -351,18 +351,20 @@ class GroupMachine(RuleBasedStateMachine):
 
     @rule(name=groups, picks=some, how=st.sampled_from(list(How)), broker=brokers)
     def settle_again(self, name: str, picks: Sequence[int], how: How, broker: int) -> None:
-        """What is settled, outdated or of an earlier generation."""
+        """What was settled, or outdated, not long ago."""
         group = self.groups[name]
         current = set(group.current)
-        if old := [one for one in group.handed if one not in current]:
+        if old := [one for one in group.handed if one not in current][-8:]:
             chosen = list({old[pick % len(old)]: 0 for pick in picks})
             self._do(f"{how.name} again {name}", self._settle(group, chosen, how, broker))
 
+    @precondition(lambda self: self.expiries < EXPIRIES)
     @rule(name=groups, pick=st.integers(0, 100))
     def let_a_deadline_pass(self, name: str, pick: int) -> None:
         group = self.groups[name]
         if not group.current or not self._connected(group):
             return
+        self.expiries += 1
         one = group.current[pick % len(group.current)]
 
         async def comes_again_or_is_dead() -> bool:
@@ -499,6 +501,7 @@ class GroupMachine(RuleBasedStateMachine):
         return True
 
 
+@pytest.mark.parametrize("engines", ["wheel"], indirect=True)
 @pytest.mark.timeout(330)  # for the slow; it takes about a minute
 def test_groups_do_what_the_model_says_whatever_happens(world: World) -> None:
     machine = type("Machine", (GroupMachine,), {"world": world})
