@@ -9,6 +9,7 @@ from statistics import quantiles
 from typing import TYPE_CHECKING
 
 from benchmarks.loads import Work, consume, insert, keep_pace, make_group, publish, wish
+from benchmarks.neighbors import beside_a_stalled_one
 from benchmarks.worker import worker
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ BATCH, BATCHES_IN_FLIGHT, CALLS_IN_FLIGHT = 100, 8, 64
 BACKLOG = 100_000
 PACE = 100.0  # events per second
 NO_END = 10**9
-MEASURES = ("bare", "end-to-end", "publish", "unary", "latency", "history", "backlog")
+NACK_ONE_IN = 10
+MEASURES = ("bare", "end-to-end", "publish", "unary", "latency", "history", "backlog", "nacks", "stalled")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,10 @@ async def play(stage: Stage, only: set[str], seconds: float) -> AsyncIterator[Fo
             yield Found("publish", await _publish(broker))
         if "backlog" in only:
             yield Found("backlog", await _drain(broker, wish("backlog")))
+        if "nacks" in only:
+            yield Found("nacks", await _end_to_end(broker, "nacks", BATCH, BATCHES_IN_FLIGHT, seconds, NACK_ONE_IN))
+        if "stalled" in only:
+            yield Found("stalled", await beside_a_stalled_one(broker, seconds))
 
 
 async def profile(stage: Stage, seconds: float, file: Path) -> None:
@@ -69,9 +75,11 @@ async def profile(stage: Stage, seconds: float, file: Path) -> None:
         await _end_to_end(broker, "batches", BATCH, BATCHES_IN_FLIGHT, seconds)
 
 
-async def _end_to_end(broker: Broker, group: str, batch: int, in_flight: int, seconds: float) -> dict[str, float]:
+async def _end_to_end(
+    broker: Broker, group: str, batch: int, in_flight: int, seconds: float, nack_one_in: int = 0
+) -> dict[str, float]:
     """Until everything that was published is acked."""
-    consumer = worker(consume, broker.target, wish(group), 1)
+    consumer = worker(consume, broker.target, wish(group), 1, nack_one_in)
     publisher = worker(publish, broker.target, batch, in_flight, NO_END, seconds)
     async with consumer as taking, publisher as giving:
         taking.say("go")

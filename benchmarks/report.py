@@ -58,6 +58,12 @@ LINES = (
     Line("latency", "publish_p99_ms", "  p99", "ms"),
     Line("history", "rate", "100,000 stored events, taken and acked", target=80_000),
     Line("backlog", "rate", "100,000 relayed events, taken and acked", target=80_000),
+    Line("nacks", "rate", "as the first batches, one event in 10 nacked once"),
+    Line("stalled", "own_p99_ms", "at 100 events/s beside a stalled one: p99, other groups", "ms"),
+    Line("stalled", "own_ratio", "  times that without it", "x"),
+    Line("stalled", "shared_p99_ms", "  p99, the others of its group", "ms"),
+    Line("stalled", "shared_ratio", "  times that without it", "x"),
+    Line("stalled", "withheld", "  events that it has and does not take", ""),
 )
 
 
