@@ -15,6 +15,7 @@ from eventbroker.v1 import subscriber_service_pb2 as subscribing
 from eventbroker.v1.group_service_pb2_grpc import GroupServiceStub
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceStub
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceStub
+from google.protobuf.duration_pb2 import Duration
 
 from benchmarks.events import GROUP_TYPES, INSERT, TENANT, requests, rows
 
@@ -64,7 +65,7 @@ async def insert(line: Line, url: str, events: int, batch: int) -> Work:
 
 async def publish(line: Line, target: str, batch: int, in_flight: int, events: int, seconds: float) -> Work:
     """Unary Publish of `batch` events a call, so many calls in flight, until that many events or seconds."""
-    async with _channel(target) as channel:
+    async with channel_to(target) as channel:
         stub = PublisherServiceStub(channel)
         supply = requests(batch)
         started = 0
@@ -89,25 +90,37 @@ async def publish(line: Line, target: str, batch: int, in_flight: int, events: i
         return Work(stored, began, ended, time.process_time() - cpu)
 
 
-async def consume(line: Line, target: str, request: subscribing.SubscribeRequest, streams: int) -> Work:
+async def consume(
+    line: Line, target: str, request: subscribing.SubscribeRequest, streams: int, nack_one_in: int = 0
+) -> Work:
     """Take events on so many streams, until as many are acked as the line says after it was told that the streams are
-    open. Acks go out one call at a time, each with all that has come meanwhile."""
-    async with _channel(target) as channel:
+    open. Acks go out one call at a time, each with all that has come meanwhile. One event in so many is nacked when it
+    comes first, to be tried again at once."""
+    async with channel_to(target) as channel:
         stub = SubscriberServiceStub(channel)
         seen: set[str] = set()
         to_ack: list[str] = []
+        to_nack: list[str] = []
         acked = 0
         came, progress = asyncio.Event(), asyncio.Event()
 
         async def handle(deliveries: list[subscribing.Delivery]) -> None:
-            seen.update(delivery.event.event_id for delivery in deliveries)
-            to_ack.extend(delivery.ack_id for delivery in deliveries)
+            for delivery in deliveries:
+                seen.add(delivery.event.event_id)
+                nacked = nack_one_in and delivery.attempt == 1 and delivery.event.position % nack_one_in == 0
+                (to_nack if nacked else to_ack).append(delivery.ack_id)
             came.set()
 
         async def ack() -> None:
             nonlocal acked
             while await came.wait():
                 came.clear()
+                if to_nack:
+                    refusal = subscribing.NackRequest(ack_ids=to_nack, delay=Duration())
+                    to_nack.clear()
+                    await stub.Nack(refusal, timeout=CALL_TIMEOUT)
+                if not to_ack:
+                    continue
                 call = subscribing.AckRequest(ack_ids=to_ack)
                 to_ack.clear()
                 answer = await stub.Ack(call, timeout=CALL_TIMEOUT)
@@ -117,7 +130,7 @@ async def consume(line: Line, target: str, request: subscribing.SubscribeRequest
         line.say("ready")
         await line.hear()
         began, cpu = time.monotonic(), time.process_time()
-        async with _subscribed(stub, request, streams, handle), asyncio.TaskGroup() as tasks:
+        async with subscribed(stub, request, streams, handle), asyncio.TaskGroup() as tasks:
             acking = tasks.create_task(ack())
             line.say("open")
             total = await line.hear()
@@ -145,7 +158,7 @@ async def keep_pace(
     arrived: dict[str, float] = {}
     answered: list[float] = []
     all_here, caught_up = asyncio.Event(), asyncio.Event()
-    async with _channel(target) as channel, _channel(target) as channel_of_consumer:
+    async with channel_to(target) as channel, channel_to(target) as channel_of_consumer:
         publisher, subscriber = PublisherServiceStub(channel), SubscriberServiceStub(channel_of_consumer)
 
         async def handle(deliveries: list[subscribing.Delivery]) -> None:
@@ -163,7 +176,7 @@ async def keep_pace(
             await publisher.Publish(request, timeout=CALL_TIMEOUT)
             answered.append(time.monotonic() - at)
 
-        async with _subscribed(subscriber, consumer, 1, handle, caught_up), asyncio.TaskGroup() as calls:
+        async with subscribed(subscriber, consumer, 1, handle, caught_up), asyncio.TaskGroup() as calls:
             supply = requests(1, tenants)
             await caught_up.wait()
             line.say("ready")
@@ -181,14 +194,14 @@ async def keep_pace(
 async def make_group(line: Line, target: str, request: subscribing.SubscribeRequest) -> None:
     """Make a group, and leave it without a consumer."""
     line.say("ready")
-    async with _channel(target) as channel, _subscribed(SubscriberServiceStub(channel), request, 1, _ignore):
+    async with channel_to(target) as channel, subscribed(SubscriberServiceStub(channel), request, 1, _ignore):
         pass
 
 
 async def create_group(line: Line, target: str, group: managing.CreateGroupRequest) -> None:
     """Make a group through GroupService."""
     line.say("ready")
-    async with _channel(target) as channel:
+    async with channel_to(target) as channel:
         await GroupServiceStub(channel).CreateGroup(group, timeout=CALL_TIMEOUT)
 
 
@@ -216,7 +229,7 @@ def wish(group: str, *, latest: bool = True, tenant: str = TENANT) -> subscribin
 
 
 @asynccontextmanager
-async def _channel(target: str) -> AsyncIterator[grpc.aio.Channel]:
+async def channel_to(target: str) -> AsyncIterator[grpc.aio.Channel]:
     options = [("grpc.max_receive_message_length", 64 << 20), ("grpc.use_local_subchannel_pool", 1)]
     async with grpc.aio.insecure_channel(target, options=options) as channel:
         async with asyncio.timeout(CALL_TIMEOUT):
@@ -225,7 +238,7 @@ async def _channel(target: str) -> AsyncIterator[grpc.aio.Channel]:
 
 
 @asynccontextmanager
-async def _subscribed(
+async def subscribed(
     stub: SubscriberServiceAsyncStub,
     request: subscribing.SubscribeRequest,
     streams: int,

@@ -21,6 +21,7 @@ from benchmarks.loads import (
     publish,
     wish,
 )
+from benchmarks.neighbors import beside_a_stalled_one
 from benchmarks.worker import worker
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ BATCH, BATCHES_IN_FLIGHT, CALLS_IN_FLIGHT = 100, 8, 64
 BACKLOG = 100_000
 PACE = 100.0  # events per second
 NO_END = 10**9
+NACK_ONE_IN = 10
 MEASURES = (
     "bare",
     "end-to-end",
@@ -48,6 +50,8 @@ MEASURES = (
     "ordered",
     "ordered-backlog",
     "fair",
+    "nacks",
+    "stalled",
 )
 
 
@@ -94,6 +98,10 @@ async def play(stage: Stage, only: set[str], seconds: float) -> AsyncIterator[Fo
             yield Found("backlog", await _drain(broker, wish("backlog")))
         if "ordered-backlog" in only:
             yield Found("ordered-backlog", await _drain(broker, wish("ordered-backlog")))
+        if "nacks" in only:
+            yield Found("nacks", await _end_to_end(broker, "nacks", BATCH, BATCHES_IN_FLIGHT, seconds, NACK_ONE_IN))
+        if "stalled" in only:
+            yield Found("stalled", await beside_a_stalled_one(broker, seconds))
 
 
 async def profile(stage: Stage, seconds: float, file: Path) -> None:
@@ -102,9 +110,11 @@ async def profile(stage: Stage, seconds: float, file: Path) -> None:
         await _end_to_end(broker, "batches", BATCH, BATCHES_IN_FLIGHT, seconds)
 
 
-async def _end_to_end(broker: Broker, group: str, batch: int, in_flight: int, seconds: float) -> dict[str, float]:
+async def _end_to_end(
+    broker: Broker, group: str, batch: int, in_flight: int, seconds: float, nack_one_in: int = 0
+) -> dict[str, float]:
     """Until everything that was published is acked."""
-    consumer = worker(consume, broker.target, wish(group), 1)
+    consumer = worker(consume, broker.target, wish(group), 1, nack_one_in)
     publisher = worker(publish, broker.target, batch, in_flight, NO_END, seconds)
     async with consumer as taking, publisher as giving:
         taking.say("go")

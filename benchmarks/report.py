@@ -58,6 +58,17 @@ LINES = (
     Line("latency", "publish_p99_ms", "  p99", "ms"),
     Line("history", "rate", "100,000 stored events, taken and acked", target=80_000),
     Line("backlog", "rate", "100,000 relayed events, taken and acked", target=80_000),
+    Line("ordered", "rate", "as the first batches, ordered by aggregate"),
+    Line("ordered-backlog", "rate", "100,000 relayed events, ordered by aggregate"),
+    Line("fair", "alone_p99_ms", "99 tenants at 100 events/s, fair group: p99", "ms"),
+    Line("fair", "beside_p99_ms", "  beside a tenant with a backlog of 100,000", "ms"),
+    Line("fair", "p99_ratio", "  that many times", "", target=2.0, at_most=True),
+    Line("nacks", "rate", "as the first batches, one event in 10 nacked once"),
+    Line("stalled", "own_p99_ms", "at 100 events/s beside a stalled one: p99, other groups", "ms"),
+    Line("stalled", "own_ratio", "  times that without it", "x"),
+    Line("stalled", "shared_p99_ms", "  p99, the others of its group", "ms"),
+    Line("stalled", "shared_ratio", "  times that without it", "x"),
+    Line("stalled", "withheld", "  events that it has and does not take", ""),
 )
 
 

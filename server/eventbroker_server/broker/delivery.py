@@ -362,6 +362,7 @@ class Delivery:
             await self._leave(consumer)
         for membership in self.memberships:
             if not membership.is_open:
+                self.wake()  # whoever lost it: the pump opens it
                 continue
             await self._retries.go_on(self.group, membership.shard, membership.generation, membership.types)
             if self.group.in_turn:

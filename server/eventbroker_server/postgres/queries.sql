@@ -464,9 +464,11 @@ SELECT position, attempts
 FROM eventbroker.retries
 WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = ANY ($4::bigint[])
 UNION ALL
-SELECT position, -1
-FROM eventbroker.dead_letters
-WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = ANY ($4::bigint[]);
+SELECT dead.position, -1
+FROM eventbroker.dead_letters AS dead
+JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND dead.position = ANY ($4::bigint[])
+    AND dead.dead_at > place.sought_at;
 
 -- name: wanted_dead_letter
 -- A condition rather than a statement: what a DeadLetterFilter means, for a table `dead`. It stands in those below, and
