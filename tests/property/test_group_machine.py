@@ -60,8 +60,9 @@ if TYPE_CHECKING:
     from tests.conftest import BrokerProcess, Stores
 
 EXAMPLES, STEPS = 20, 50
-FLUSHES, KILLS, EXPIRIES = 2, 1, 2  # in an example: they take a while
+FLUSHES, KILLS, EXPIRIES = 2, 1, 3  # in an example: they take a while
 DEADLINE = 1.0  # of an ack, the shortest that there is
+CHECKPOINT = 1.0  # seconds; so that acks are forgotten with Redis
 ARRIVAL = 0.3  # seconds; what is handed out at all comes sooner, most of the time
 REDELIVERY = DEADLINE + 5.0
 DRAIN = 20.0  # a failure that nobody came to record is found after 5 s, and its retry may fail the same way
@@ -74,6 +75,7 @@ brokers = st.sampled_from([0, 1])
 groups = st.sampled_from(["all", "all", "users"])
 consumers = st.sampled_from([("all", "one"), ("all", "two"), ("users", "one")])
 fresh = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(TYPES)), min_size=1, max_size=4)
+hows = st.sampled_from(list(How))
 some = st.lists(st.integers(0, 100), min_size=1, max_size=4)
 
 
@@ -104,6 +106,7 @@ class World:
     postgres: asyncpg.Connection
     redis: Redis
     brokers: list[Broker]
+    failures: list[str] = field(default_factory=list)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         return self.runner.run(work)
@@ -116,7 +119,7 @@ class World:
             "REDIS_URL": self.stores.redis,
             "REDIS_PREFIX": self.stores.prefix,
             "SWEEP_INTERVAL": str(store_settings.sweep_interval),
-            "CHECKPOINT_INTERVAL": str(store_settings.checkpoint_interval),
+            "CHECKPOINT_INTERVAL": str(CHECKPOINT),
             "PROCESS_TTL": str(store_settings.process_ttl),
         }
 
@@ -232,7 +235,7 @@ class GroupMachine(RuleBasedStateMachine):
         try:
             self.world.run(work)
         except Exception as exc:
-            exc.add_note("\n".join(self.story))
+            self.world.failures.append("\n".join([*self.story, repr(exc)]))
             raise
 
     def _client(self, broker: int) -> Client:
@@ -349,7 +352,7 @@ class GroupMachine(RuleBasedStateMachine):
     def nack(self, name: str, picks: Sequence[int], how: How, broker: int) -> None:
         self._settle_some(name, picks, how, broker)
 
-    @rule(name=groups, picks=some, how=st.sampled_from(list(How)), broker=brokers)
+    @rule(name=groups, picks=some, how=hows, broker=brokers)
     def settle_again(self, name: str, picks: Sequence[int], how: How, broker: int) -> None:
         """What was settled, or outdated, not long ago."""
         group = self.groups[name]
@@ -358,13 +361,29 @@ class GroupMachine(RuleBasedStateMachine):
             chosen = list({old[pick % len(old)]: 0 for pick in picks})
             self._do(f"{how.name} again {name}", self._settle(group, chosen, how, broker))
 
+    @rule(name=groups, pick=st.integers(0, 100), how=hows, again=hows, broker=brokers)
+    def settle_twice(self, name: str, pick: int, how: How, again: How, broker: int) -> None:
+        """The second time after the event may have come again."""
+        group = self.groups[name]
+
+        async def settle_twice() -> None:
+            if not group.current:
+                await self._arrival(group)
+            if among := group.current:
+                one = among[pick % len(among)]
+                await self._settle(group, [one], how, broker)
+                await self._arrival(group)
+                await self._settle(group, [one], again, broker)
+
+        self._do(f"{how.name} and {again.name} {name}", settle_twice())
+
     @precondition(lambda self: self.expiries < EXPIRIES)
     @rule(name=groups, pick=st.integers(0, 100))
     def let_a_deadline_pass(self, name: str, pick: int) -> None:
+        self.expiries += 1
         group = self.groups[name]
         if not group.current or not self._connected(group):
             return
-        self.expiries += 1
         one = group.current[pick % len(group.current)]
 
         async def comes_again_or_is_dead() -> bool:
@@ -420,8 +439,11 @@ class GroupMachine(RuleBasedStateMachine):
     # Faults.
 
     @precondition(lambda self: self.flushes < FLUSHES)
-    @rule()
-    def flush_redis(self) -> None:
+    @rule(name=groups, picks=some, how=hows, broker=brokers)
+    def flush_redis(self, name: str, picks: Sequence[int], how: How, broker: int) -> None:
+        """Right after something was settled."""
+        self._settle_some(name, picks, how, broker)
+
         async def flush() -> None:
             known = {name: await self._known_of(name) for name in self.groups}
             for name, group in self.groups.items():
@@ -470,7 +492,9 @@ class GroupMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_wrong(self) -> None:
         wrong = [f"{group.name}: {what}" for group in self.groups.values() for what in group.wrong]
-        assert not wrong, "\n".join([*self.story, *wrong])
+        if wrong:
+            self.world.failures.append("\n".join([*self.story, *wrong]))
+        assert not wrong, wrong
 
     async def _drain(self) -> None:
         """Ack all that comes, until every group is done."""
@@ -502,17 +526,21 @@ class GroupMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("engines", ["wheel"], indirect=True)
-@pytest.mark.timeout(330)  # for the slow; it takes about a minute
+@pytest.mark.timeout(330)  # for the slow; it takes half a minute
 def test_groups_do_what_the_model_says_whatever_happens(world: World) -> None:
     machine = type("Machine", (GroupMachine,), {"world": world})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=EXAMPLES,
-            stateful_step_count=STEPS,
-            deadline=None,
-            database=None,
-            phases=[Phase.generate],  # what fails depends on time, and would be made small for long
-            suppress_health_check=list(HealthCheck),  # its patience is meant for tests without I/O
-        ),
-    )
+    try:
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=STEPS,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],  # what fails depends on time, and would be made small for long
+                suppress_health_check=list(HealthCheck),  # its patience is meant for tests without I/O
+            ),
+        )
+    except Exception as exc:
+        exc.add_note("\n\n".join(world.failures))  # Hypothesis tries again, which may go another way
+        raise
