@@ -599,9 +599,10 @@ SELECT attempts, history -> -1 ->> 'error', due_at, NULL::timestamptz
 FROM eventbroker.retries
 WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = $4
 UNION ALL
-SELECT attempts, reason, NULL, dead_at
-FROM eventbroker.dead_letters
-WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = $4
+SELECT dead.attempts, dead.reason, NULL, dead.dead_at
+FROM eventbroker.dead_letters AS dead
+JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND dead.position = $4 AND dead.dead_at > place.sought_at
 LIMIT 1;
 
 -- name: oldest_retry
