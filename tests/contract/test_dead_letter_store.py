@@ -241,7 +241,7 @@ async def test_an_event_that_a_seek_brought_back_keeps_its_attempts(
     store: PostgresDeadLetterStore, graves: Graveyard
 ) -> None:
     await graves.postgres.execute(
-        "INSERT INTO eventbroker.retries VALUES ('acme', 'billing', 0, 1, 3, now(), 7, 'd', '[]')"
+        "INSERT INTO eventbroker.retries VALUES ('acme', 'billing', 0, 1, 3, now(), 7, 'd', '[]', 'acme', 'User', 'u1')"
     )
     assert await redrive(store) == Redriven(4, 0)
     (kept,) = [retry for retry in await graves.retries() if retry["event_id"] == "e1"]

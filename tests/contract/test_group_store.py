@@ -158,8 +158,8 @@ async def wait_for_retry(pool: Pool, *positions: int) -> None:
     """Let the group have retries of these events of shard 1."""
     async with pool.connection() as connection:
         await connection.executemany(
-            "INSERT INTO eventbroker.retries (tenant_id, name, shard, position, attempts, due_at, delivery, history)"
-            " VALUES ($1, $2, 1, $3, 1, clock_timestamp(), 'd', '[]')",
+            "INSERT INTO eventbroker.retries VALUES"
+            " ($1, $2, 1, $3, 1, clock_timestamp(), 0, 'd', '[]', 'acme', 'User', 'u1')",
             [(*KEY, position) for position in positions],
         )
 

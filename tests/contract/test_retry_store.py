@@ -238,8 +238,9 @@ async def test_a_look_for_what_is_due_does_not_read_all_that_waits(retries: Retr
     asked = {"waiting_groups": (["acme"], ["billing"], [0]), "due_retries": (*KEY, 0, retries.generation, 100)}
     async with pool.connection() as connection:
         await connection.execute(
-            "INSERT INTO eventbroker.retries (tenant_id, name, shard, position, attempts, due_at, delivery, history) "
-            "SELECT 'acme', 'billing', 0, n, 1, now() + n * interval '1 h', 'd', '[]' FROM generate_series(0, 20000) n"
+            "INSERT INTO eventbroker.retries "
+            "SELECT 'acme', 'billing', 0, n, 1, now() + n * interval '1 h', 0, 'd', '[]', 'acme', 'User', 'u1' "
+            "FROM generate_series(0, 20000) n"
         )
         await connection.execute("ANALYZE eventbroker.retries")
         explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {QUERIES[query]}"
