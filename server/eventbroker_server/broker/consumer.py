@@ -14,6 +14,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.tasks import wait_for
+from eventbroker_server.ports import Holding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -106,6 +107,10 @@ class Consumer:
         self._untaken_since = 0.0  # if there is anything in the outbox
         self._stalled = False
         self._ready = asyncio.Event()
+
+    def holding(self, hold: Hold) -> Holding:
+        """The same as Redis has it."""
+        return Holding(hold.position, hold.stream, self.name, hold.number, hold.retry)
 
     def credit(self) -> int:
         """How many entries may be read for it now."""

@@ -16,18 +16,17 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.consumer import ClosingReason, Consumer
-from eventbroker_server.broker.retry import EXPIRED
-from eventbroker_server.broker.tasks import wait_for
+from eventbroker_server.broker.keeper import Keeper
 from eventbroker_server.domain.ack_id import BACKFILL, RETRY
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
-from eventbroker_server.domain.group import consumer_name, process_of
+from eventbroker_server.domain.group import consumer_name
 from eventbroker_server.ports import Holding, Stale
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from eventbroker_server.broker.announce import Announcer
-    from eventbroker_server.broker.consumer import FlowControl, Hold, Place
+    from eventbroker_server.broker.consumer import FlowControl
     from eventbroker_server.broker.membership import ShardMembership
     from eventbroker_server.broker.retry import Retries
     from eventbroker_server.domain.group import Group
@@ -51,7 +50,7 @@ class Rhythm:
 
 
 class Delivery:
-    """A group with at least one consumer here. `pump`, `keep` and `note` do the work."""
+    """A group with at least one consumer here. `pump` and `note` do the work, and the keeper's `run`."""
 
     def __init__(
         self,
@@ -62,18 +61,15 @@ class Delivery:
         announcer: Announcer,
         rhythm: Rhythm,
     ) -> None:
-        self._announcer = announcer
         self.group = group
         self.name = str(group.key)
         self.memberships = memberships
         self.consumers: dict[str, Consumer] = {}  # by their names in Redis
         self._streams = streams
-        self._retries = retries
+        self.keeper = Keeper(self, streams, retries, announcer, rhythm.sweep)
         self._rhythm = rhythm
         self._leaving: dict[str, Consumer] = {}
         self._wake = asyncio.Event()
-        self._due = asyncio.Event()
-        self._next_look = 0.0
         self._stirred = True  # something happened since the last checkpoint
         self._away: set[str] = set()
         self._generations: dict[int, int] = {}  # by shard: of what was handed out
@@ -109,6 +105,11 @@ class Delivery:
         with suppress(*_AWAY):  # the next sweep tries again
             await self._leave(consumer)
 
+    async def leave_again(self) -> None:
+        """For consumers that could not give back what they hold."""
+        for consumer in list(self._leaving.values()):
+            await self._leave(consumer)
+
     @property
     def idle(self) -> bool:
         return not self.consumers and not self._leaving
@@ -117,11 +118,6 @@ class Delivery:
         """There may be something to read."""
         self._stirred = True
         self._wake.set()
-
-    def mind(self, deadline: float | None) -> None:
-        """Look at deadlines by then, if not before."""
-        if deadline is not None and deadline < self._next_look:
-            self._due.set()
 
     # What other brokers, or other calls to this one, tell.
 
@@ -151,7 +147,7 @@ class Delivery:
         if (consumer := self.consumers.get(consumer_name)) is not None:
             deadline = asyncio.get_running_loop().time() + seconds
             consumer.extend([(shard, position) for position in positions], deadline)
-            self.mind(deadline)
+            self.keeper.mind(deadline)
 
     # The work.
 
@@ -165,17 +161,17 @@ class Delivery:
             for membership in self.memberships:
                 try:
                     await self._pump_shard(membership)
-                    self._say_away("deliver", None)
+                    self.say_away("deliver", None)
                 except Stale:
                     membership.lose()
                     self.wake()
                     await asyncio.sleep(0.1)  # the relay may have to begin first
                 except _AWAY as exc:
-                    self._say_away("deliver", exc)
+                    self.say_away("deliver", exc)
                     self.wake()
                     await asyncio.sleep(0.2)
 
-    def _say_away(self, what: str, exc: Exception | None) -> None:
+    def say_away(self, what: str, exc: Exception | None) -> None:
         """Log a disturbance once, and its end."""
         if exc is not None and what not in self._away:
             log.warning("cannot %s: %s", what, exc, extra={"group": self.name})
@@ -293,100 +289,22 @@ class Delivery:
                 with suppress(Stale):  # then there is nothing to give back
                     await self._recover(membership, consumer)
             holds = [hold for hold in consumer.holds.values() if hold.shard == membership.shard]
-            held = [_holding(consumer, hold) for hold in holds]
+            held = [consumer.holding(hold) for hold in holds]
             await self._hand_back(membership, held, leave=consumer.name)
         self._leaving.pop(consumer.name, None)
         self.wake()
-
-    async def keep(self) -> None:
-        loop = asyncio.get_running_loop()
-        next_sweep = loop.time()
-        while True:
-            try:
-                await self._expire(loop.time())
-                if loop.time() >= next_sweep:
-                    next_sweep = loop.time() + self._rhythm.sweep
-                    await self.sweep()
-                self._say_away("keep", None)
-            except Stale:
-                self.look_again()
-            except _AWAY as exc:
-                self._say_away("keep", exc)
-                await asyncio.sleep(0.2)
-            deadlines = filter(None, (consumer.next_deadline() for consumer in self.consumers.values()))
-            self._next_look = min([next_sweep, *deadlines])
-            self._due.clear()
-            await wait_for(self._due, self._next_look - loop.time())
 
     async def note(self) -> None:
         """Write checkpoints, apart from the keeper: deadlines do not wait for PostgreSQL."""
         while True:
             try:
                 await self.checkpoint()
-                self._say_away("note", None)
+                self.say_away("note", None)
             except Stale:
                 self.look_again()
             except _AWAY as exc:
-                self._say_away("note", exc)
+                self.say_away("note", exc)
             await asyncio.sleep(self._rhythm.checkpoint)
-
-    async def _expire(self, now: float) -> None:
-        """What was not settled by its deadline has failed. What a consumer does not take goes to others."""
-        for consumer in list(self.consumers.values()):
-            if stuck := consumer.untaken(now):
-                log.info("consumer takes nothing", extra={"group": self.name, "consumer": consumer.id})
-                if not self.group.ephemeral:
-                    self._announcer.tell("stalled", self.group.key, consumer_id=consumer.id, waiting=len(stuck))
-                consumer.forget(stuck)
-                consumer.untaken_in.update(hold.shard for hold in stuck)  # the pump hands back what it has there
-                self.wake()
-            if not (late := consumer.overdue(now)):
-                continue
-            for membership in self.memberships:
-                mine = [_holding(consumer, hold) for hold in late if hold.shard == membership.shard]
-                if mine:
-                    await self._fail(membership, mine, EXPIRED)
-            consumer.forget(late)
-
-    async def _fail(self, membership: ShardMembership, holdings: Sequence[Holding], error: str) -> None:
-        shard, generation = membership.shard, membership.generation
-        try:
-            await self._retries.fail(self.group, shard, generation, holdings, error, expired=True)
-        except StoreUnavailable as exc:  # they are set aside: a sweep goes on
-            log.warning("failures wait to be recorded: %s", exc, extra={"group": self.name, "events": len(holdings)})
-
-    async def sweep(self) -> None:
-        """See to what others left behind: what passed its deadline with a broker that is gone, or that nobody here
-        knows of any more, and what was set aside by a broker that did not come to record it."""
-        for consumer in list(self._leaving.values()):
-            await self._leave(consumer)
-        for membership in self.memberships:
-            if not membership.is_open:
-                self.wake()  # whoever lost it: the pump opens it
-                continue
-            await self._retries.go_on(self.group, membership.shard, membership.generation, membership.types)
-            if self.group.in_turn:
-                self.wake()  # some may have waited for their turn long enough to ask again
-            if self.group.ephemeral:
-                continue  # its one consumer is here
-            overdue = await self._streams.holdings(
-                membership.shard, self.name, membership.generation, membership.types, idle=self.group.ack_deadline
-            )
-            others = {process_of(holding.consumer) for holding in overdue} - {self._streams.process}
-            living = await self._streams.living(membership.shard, others)
-            left = [
-                holding
-                for holding in overdue
-                if process_of(holding.consumer) not in living
-                and not self._holds(holding.consumer, (membership.shard, holding.position))
-            ]
-            if left:
-                log.info("taking what was left behind", extra={"group": self.name, "events": len(left)})
-                await self._fail(membership, left, "its broker was gone at its deadline")
-
-    def _holds(self, consumer_name: str, place: Place) -> bool:
-        consumer = self.consumers.get(consumer_name)
-        return consumer is not None and place in consumer.holds
 
     async def checkpoint(self) -> None:
         """Write down how far the group has come, if anything happened here, or may happen elsewhere."""
@@ -434,7 +352,3 @@ class Delivery:
             if consumer.enrolled.get(shard) != generation:
                 await self._streams.enroll(shard, self.name, generation, consumer.name)
                 consumer.enrolled[shard] = generation
-
-
-def _holding(consumer: Consumer, hold: Hold) -> Holding:
-    return Holding(hold.position, hold.stream, consumer.name, hold.number, hold.retry)

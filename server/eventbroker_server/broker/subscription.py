@@ -118,7 +118,7 @@ class Subscription:
             ack_id = self._signer.sign(lane, hold.position, hold.number, hold.retry)
             events.append(Handed(hold.body or b"", ack_id, hold.attempt, hold.replayed))
             hold.body = None
-        self._delivery.mind(batch[0].deadline)
+        self._delivery.keeper.mind(batch[0].deadline)
         return HandedOver(events, datetime.now(UTC) + timedelta(seconds=self.consumer.ack_deadline))
 
     def _sign_of_life(self) -> SignOfLife:

@@ -180,7 +180,7 @@ class Subscriptions:
             self._deliveries[name] = delivery
             self._tasks[name] = [
                 self._spawn(delivery.pump(), f"pump {name}"),
-                self._spawn(delivery.keep(), f"keeper {name}"),
+                self._spawn(delivery.keeper.run(), f"keeper {name}"),
                 self._spawn(delivery.note(), f"checkpoints {name}"),
             ]
             if not group.ephemeral:
