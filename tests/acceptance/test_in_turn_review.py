@@ -138,3 +138,15 @@ async def test_a_retry_that_redis_forgot_in_its_last_second_comes_again(
         while "a1" not in names_seen:
             names_seen += names(await other.take(1))
         other.close()
+
+
+async def test_the_next_event_comes_at_once_when_a_retry_is_settled(
+    make_broker: Callable[..., Awaitable[Client]],
+) -> None:
+    broker = await make_broker(sweep_interval=2.0)  # as it is by default
+    await ordered_group(broker)
+    async with await broker.subscribe("g") as stream:
+        await broker.publish(of("a", "a1"), of("a", "a2"))
+        await broker.nack(ack_ids(await comes(stream, "a1")), seconds=0)
+        await settle(broker, await comes(stream, "a1"))
+        assert names(await stream.take(1, timeout=1.0)) == ["a2"]
