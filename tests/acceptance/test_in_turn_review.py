@@ -125,7 +125,7 @@ async def test_a_retry_that_redis_forgot_in_its_last_second_comes_again(
         await broker.publish(of("a", "a1"))
         first = await comes(other, "a1")
         keys = [key async for key in redis.scan_iter("*") if b":process:" not in key]
-        older = {key: await redis.dump(key) for key in keys}
+        older = {key: await redis.dump(key) or b"" for key in keys}
         assert await broker.nack(ack_ids(first), seconds=0) == [DONE]
         again = await comes(other, "a1")
         assert again[0].attempt == 2
