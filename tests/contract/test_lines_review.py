@@ -1,0 +1,96 @@
+"""What the lines of a group that is fed in turn promise to brokers that are slow: found in review."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from eventbroker_server.ports import Bring, Bringing, Entry, InLine, Line, Membership, Waiting
+
+from tests.contract.test_streams import ANN, GROUP, USER, Shard, ack, held, new_shard, shard
+
+if TYPE_CHECKING:
+    from eventbroker_server.ports import GroupState, Received
+
+__all__ = ["new_shard", "shard"]
+ALICE, FILTER = Line("acme/User/alice", ""), "*"
+
+
+@pytest.fixture
+async def made(shard: Shard) -> GroupState:
+    """A group that is ordered, with nothing fed of three events that are relayed."""
+    await shard.streams.start_at(0, 0)
+    await shard.relay(1, 3)
+    state = await shard.streams.open_group(0, GROUP, (), Membership(0, 1), make=True, filter_text=FILTER, in_turn=True)
+    assert state
+    return state
+
+
+async def feed(shard: Shard, state: GroupState, upto: int, *positions: int, ask: bool = False) -> GroupState:
+    entries = [InLine(Entry(at, USER, "acme", b"event %d" % at), ALICE, ask) for at in positions]
+    return await shard.streams.feed_lines(0, GROUP, state, upto, entries, FILTER)
+
+
+async def bring(shard: Shard, position: int, failed: int | None) -> None:
+    go = Bringing(position, Bring.GO, failed, "acme", b"event %d" % position)
+    await shard.streams.bring(0, GROUP, 1, [go])
+
+
+async def read(shard: Shard) -> list[Received]:
+    return await shard.streams.read(0, GROUP, 1, ANN, (), 10)
+
+
+async def fail(shard: Shard, received: Received) -> None:
+    moved, _ = await shard.streams.set_aside(0, GROUP, 1, [held(received, ANN)], note="", spare_extended=False)
+    assert moved
+    aside = held(received, shard.streams.aside)
+    await shard.streams.forget(0, GROUP, 1, [aside])
+
+
+async def test_what_was_decided_before_another_attempt_is_not_brought_for_it(shard: Shard, made: GroupState) -> None:
+    """A slow broker has asked PostgreSQL of event 1; another brings it, it fails, and its next attempt is released."""
+    await feed(shard, made, 1, 1, ask=True)
+    await bring(shard, 1, None)
+    (first,) = await read(shard)
+    await fail(shard, first)
+    await shard.streams.line_up(0, GROUP, 1, [(Waiting(1, 1), ALICE, None)])
+    await bring(shard, 1, None)  # the slow one: as if there were no row
+    await bring(shard, 1, 1)
+    (again,) = await read(shard)
+    await shard.streams.settle([ack(again, ANN)])
+    assert await shard.streams.retried(0, GROUP) == [Waiting(1, 1)]  # or else its row is never deleted
+
+
+async def test_an_event_stands_in_its_line_once_though_it_is_lined_up_before_it_is_fed(
+    shard: Shard, made: GroupState
+) -> None:
+    """A page of history was read; then a seek's dead letter is redriven and due; then the page is fed."""
+    await shard.streams.line_up(0, GROUP, 1, [(Waiting(1, 0), ALICE, None)])
+    state = await feed(shard, made, 2, 1, 2)
+    await bring(shard, 1, 0)
+    (first,) = await read(shard)
+    await shard.streams.settle([ack(first, ANN)])
+    assert await shard.streams.released(0, GROUP, 10) == [2]
+    assert state.released
+
+
+async def test_an_event_that_stands_twice_in_its_line_ends_no_step_with_an_error(
+    shard: Shard, made: GroupState
+) -> None:
+    """As above, in a group where a dead event of another aggregate holds back what follows it."""
+    other = InLine(Entry(1, USER, "acme", b"event 1"), Line("acme/User/bob", ""), ask=False)
+    state = await shard.streams.feed_lines(0, GROUP, made, 1, [other], FILTER)
+    (dead,) = await read(shard)
+    await shard.streams.set_aside(0, GROUP, 1, [held(dead, ANN)], note="", spare_extended=False)
+    await shard.streams.forget(0, GROUP, 1, [held(dead, shard.streams.aside)], dead={1}, hold=True)
+    await shard.streams.line_up(0, GROUP, 1, [(Waiting(2, 0), ALICE, None)])
+    await feed(shard, state, 2, 2)
+    await bring(shard, 2, 0)
+    (first,) = await read(shard)
+    await shard.streams.settle([ack(first, ANN)])
+    await bring(shard, 2, None)  # released again
+
+
+async def test_what_is_beyond_what_is_fed_is_not_lined_up(shard: Shard, made: GroupState) -> None:
+    await feed(shard, made, 1)
+    assert await shard.streams.line_up(0, GROUP, 1, [(Waiting(3, 0), ALICE, None)]) == [3]
