@@ -159,6 +159,17 @@ async def test_a_dead_event_holds_back_what_follows_until_all_are_redriven_in_or
         assert await dead_letters(broker) == []
 
 
+async def test_what_is_redriven_comes_as_soon_as_the_one_before_it_is_settled(broker: Client) -> None:
+    await ordered_group(broker, hold=True)
+    async with await broker.subscribe("g") as stream:
+        line = [f"a{number:02}" for number in range(40)]
+        await broker.publish(*(of("a", name) for name in line))
+        await broker.nack(ack_ids(await comes(stream, "a00")), NACK_ACTION_DEAD_LETTER, reason="poison")
+        await eventually(lambda: _are_dead(broker, *line))
+        assert await redrive(broker) == 40
+        assert [event.event_id for event in await stream.take_and_ack(40, timeout=10)] == line
+
+
 async def _are_dead(client: Client, *event_ids: str) -> bool:
     return await dead_letters(client) == sorted(event_ids)
 

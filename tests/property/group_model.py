@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum, auto
+from typing import NamedTuple
 
 from tests.client import ALREADY_SETTLED, DONE, OUTDATED
 
@@ -35,6 +36,13 @@ class How(Enum):
     RELEASE = auto()
 
 
+class Letter(NamedTuple):
+    """A dead letter: whether a consumer rejected it, and since when it is one, if that was told."""
+
+    rejected: bool
+    dead_at: int | None = None
+
+
 @dataclass(eq=False)
 class Handed:
     """A delivery that a consumer was handed. `deadline` is on the clock of all processes here."""
@@ -56,7 +64,7 @@ class GroupModel:
     max_attempts: int
     states: dict[str, State] = field(default_factory=dict)  # by event id, of all that it wants
     positions: dict[str, int] = field(default_factory=dict)  # as soon as they are told
-    letters: dict[str, bool] = field(default_factory=dict)  # dead letters, and whether a consumer rejected them
+    letters: dict[str, Letter] = field(default_factory=dict)
     handed: list[Handed] = field(default_factory=list)
     newest: dict[str, Handed] = field(default_factory=dict)  # of each event
     twice: set[str] = field(default_factory=set)  # brought back by a seek, and by a redrive: these may come twice
@@ -67,7 +75,7 @@ class GroupModel:
     lost: int = 0  # the last generation that Redis lost
     wrong: list[str] = field(default_factory=list)
 
-    def published(self, event_id: str, event_type: str) -> None:
+    def published(self, event_id: str, event_type: str, tenant: str, aggregate: str) -> None:
         if event_type.startswith(self.prefix):
             self.states[event_id] = State.DUE
 
@@ -124,7 +132,7 @@ class GroupModel:
             self.failed[one.event_id] = 0
         elif how is How.DEAD_LETTER or (how is How.RETRY and one.attempt >= self.max_attempts):
             self.states[one.event_id] = State.DEAD
-            self.letters[one.event_id] = how is How.DEAD_LETTER
+            self.letters[one.event_id] = Letter(how is How.DEAD_LETTER)
         elif how is How.RETRY:
             self.failed[one.event_id] += 1
 
@@ -169,19 +177,32 @@ class GroupModel:
         for event_id, position in self.positions.items():
             self.states[event_id] = State.DUE if position > point else State.SKIPPED
 
-    def listed(self, letters: dict[str, bool]) -> None:
-        """Judge the dead letters that there are, by event id: whether they were rejected. What ran out of deadlines at
-        its last attempt is found to be dead here."""
+    def listed(self, letters: dict[str, Letter]) -> None:
+        """Judge the dead letters that there are, by event id. What ran out of deadlines at its last attempt is found to
+        be dead here, which one that a seek brought back may have been before."""
         for event_id in self.letters.keys() - letters.keys():
             self.wrong.append(f"no dead letter: {event_id}")
-        for event_id, rejected in letters.items():
-            if rejected and not self.letters.get(event_id):
+        for event_id, letter in sorted(letters.items(), key=lambda item: self.positions[item[0]]):
+            known = self.letters.get(event_id)
+            again = self.states[event_id] is not State.DEAD and known and known.dead_at not in (None, letter.dead_at)
+            if letter.rejected and (again or not known or not known.rejected):
                 self.wrong.append(f"nobody rejected {event_id}")
-            if event_id not in self.letters:
-                if self.states[event_id] is not State.DUE:
-                    self.wrong.append(f"dead though it is {self.states[event_id].name}: {event_id}")
+            if again or not known:
+                if not self.may_die(event_id):
+                    position = self.positions[event_id]
+                    self.wrong.append(f"dead though it is {self.states[event_id].name}: {event_id} at {position}")
                 self.states[event_id] = State.DEAD
-                self.letters[event_id] = rejected
+            self.letters[event_id] = letter
+
+    def may_die(self, event_id: str) -> bool:
+        """Whether it may have run out of attempts by now. Brokers that were killed may have handed it out unseen."""
+        if self.states[event_id] is not State.DUE:
+            return False
+        one = self.newest.get(event_id)
+        attempts = self.kills + (one.attempt if one else 0)
+        return event_id in self.twice or (
+            attempts >= self.max_attempts and (one is None or one.deadline < time.time() + CLOSE)
+        )
 
     def redriven(self) -> None:
         """All dead letters are to come again."""

@@ -12,7 +12,7 @@ import time
 import uuid
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import asyncpg
 import grpc
@@ -22,7 +22,17 @@ from eventbroker.v1.dead_letter_service_pb2 import (
     ListDeadLettersRequest,
     RedriveDeadLettersRequest,
 )
-from eventbroker.v1.group_service_pb2 import DeleteGroupRequest, LogPoint, RetryPolicy, SeekGroupRequest
+from eventbroker.v1.group_service_pb2 import (
+    FAIRNESS_BY_TENANT,
+    FAIRNESS_NONE,
+    ORDERING_BY_AGGREGATE,
+    ORDERING_NONE,
+    DeadLetterPolicy,
+    DeleteGroupRequest,
+    LogPoint,
+    RetryPolicy,
+    SeekGroupRequest,
+)
 from eventbroker.v1.subscriber_service_pb2 import (
     NACK_ACTION_DEAD_LETTER,
     NACK_ACTION_RELEASE,
@@ -31,6 +41,7 @@ from eventbroker.v1.subscriber_service_pb2 import (
     START_POINT_LATEST,
 )
 from eventbroker_server.domain.ack_id import Signer
+from eventbroker_server.domain.group import GroupKey
 from eventbroker_server.redis.keys import Keys
 from google.protobuf.duration_pb2 import Duration
 from hypothesis import HealthCheck, Phase, settings
@@ -47,7 +58,8 @@ from redis.asyncio import Redis
 
 from tests.client import TIMEOUT, Client, event
 from tests.conftest import broker_process, stores_on
-from tests.property.group_model import GroupModel, Handed, How
+from tests.property.group_model import Handed, How, Letter
+from tests.property.in_turn_model import InTurnModel
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -74,9 +86,23 @@ NACKS = {How.RETRY: NACK_ACTION_RETRY, How.DEAD_LETTER: NACK_ACTION_DEAD_LETTER,
 brokers = st.sampled_from([0, 1])
 groups = st.sampled_from(["all", "all", "users"])
 consumers = st.sampled_from([("all", "one"), ("all", "two"), ("users", "one")])
+tenants = st.integers(0, 2)
+times = st.sampled_from([1, 1, 1, 1, 12])
 fresh = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(TYPES)), min_size=1, max_size=4)
 hows = st.sampled_from(list(How))
 some = st.lists(st.integers(0, 100), min_size=1, max_size=4)
+
+
+class Mode(NamedTuple):
+    """How a group is fed."""
+
+    ordered: bool = False
+    hold: bool = False
+    fair: bool = False
+
+
+AS_IT_COMES, SKIP, HOLD = Mode(), Mode(ordered=True), Mode(ordered=True, hold=True)
+FAIR, FAIR_HOLD = Mode(fair=True), Mode(ordered=True, hold=True, fair=True)
 
 
 @dataclass
@@ -139,19 +165,29 @@ class World:
     async def signer(self) -> Signer:
         return Signer(await self.postgres.fetchval("SELECT ack_key FROM eventbroker.installation"))
 
-    async def place(self, tenant: str, group: str) -> tuple[int, int]:
+    async def place(self, key: GroupKey) -> tuple[int, int]:
         """The generation and the checkpoint of a group."""
         asked = "SELECT generation, checkpoint FROM eventbroker.group_shards WHERE (tenant_id, name) = ($1, $2)"
-        row = await self.postgres.fetchrow(asked, tenant, group)
+        row = await self.postgres.fetchrow(asked, *key)
         return row["generation"], row["checkpoint"]
 
-    async def retries(self, tenant: str, group: str) -> set[int]:
+    async def retries(self, key: GroupKey) -> set[int]:
         asked = "SELECT position FROM eventbroker.retries WHERE (tenant_id, name) = ($1, $2)"
-        return {row["position"] for row in await self.postgres.fetch(asked, tenant, group)}
+        return {row["position"] for row in await self.postgres.fetch(asked, *key)}
 
-    async def generation_in_redis(self, tenant: str, group: str) -> int:
-        state: Any = self.redis.hget(Keys(self.stores.prefix, 0).state(f"{tenant}:{group}"), "generation")
+    async def generation_in_redis(self, key: GroupKey) -> int:
+        state: Any = self.redis.hget(Keys(self.stores.prefix, 0).state(str(key)), "generation")
         return int(await state or 0)
+
+    async def lines(self, key: GroupKey) -> list[str]:
+        """Which keys are left of the lines in which events of a group wait and are out."""
+        names = [name for name in Keys(self.stores.prefix, 0).all_lines(str(key)) if not name.endswith(":held")]
+        return [name for name in names if await self.redis.exists(name)]
+
+    def blame(self, what: str) -> None:
+        """Keep the story of a failure, with what brokers had to say that ended by themselves."""
+        ended = [broker.process.log for broker in self.brokers if broker.process.process.returncode is not None]
+        self.failures.append("\n".join([what, *(log.read_text()[-5000:] for log in ended)]))
 
 
 @pytest.fixture
@@ -170,7 +206,8 @@ def world(engines: Engines) -> Iterator[World]:
 
         async def close_world(world: World) -> None:
             for broker in list(world.brokers):
-                await world.kill(broker)
+                with suppress(ProcessLookupError):  # it ended by itself
+                    await world.kill(broker)
             await stack.aclose()
 
         world = runner.run(open_world())
@@ -182,16 +219,33 @@ def world(engines: Engines) -> Iterator[World]:
 
 class GroupMachine(RuleBasedStateMachine):
     world: World
+    modes: tuple[Mode, Mode]
 
     def __init__(self) -> None:
         super().__init__()
-        self.tenant = f"t{uuid.uuid4().hex[:8]}"
-        self.groups = {"all": GroupModel("all", "", 10), "users": GroupModel("users", "user.", 2)}
+        self.mark = f"t{uuid.uuid4().hex[:8]}"
+        all_of_it, users = self.modes
+        self.groups = {
+            "all": InTurnModel("all", f"{self.mark}.", 10, **all_of_it._asdict()),
+            "users": InTurnModel("users", f"{self.mark}.user.", 2, **users._asdict()),
+        }
         self.consumers: dict[tuple[str, str], Consumer] = {}
         self.positions = [0]
         self.story: list[str] = []
         self.arrived = asyncio.Event()
         self.flushes = self.kills = self.expiries = 0
+
+    def _key(self, group: InTurnModel) -> GroupKey:
+        """A fair group is one of all tenants."""
+        return GroupKey.of("" if group.fair else self._tenant(0), f"{group.name}-{self.mark}")
+
+    def _named(self, group: InTurnModel) -> dict[str, str]:
+        key = self._key(group)
+        return {"name": key.name, "tenant_id": key.tenant_id}
+
+    def _tenant(self, number: int) -> str:
+        """There are several if all groups get the events of all."""
+        return f"{self.mark}-{number if self.modes[0].fair else 0}"
 
     @initialize(broker=brokers, drawn=fresh)
     def begin(self, broker: int, drawn: Sequence[tuple[str, str]]) -> None:
@@ -200,16 +254,20 @@ class GroupMachine(RuleBasedStateMachine):
             self.signer = await self.world.signer()
             for group in self.groups.values():
                 backoff = Duration(nanos=100_000_000)
+                key = self._key(group)
                 await self._client(0).create_group(
-                    group.name,
+                    key.name,
                     group.prefix + "*",
-                    tenant_id=self.tenant,
+                    tenant_id=key.tenant_id,
+                    ordering=ORDERING_BY_AGGREGATE if group.ordered else ORDERING_NONE,
+                    fairness=FAIRNESS_BY_TENANT if group.fair else FAIRNESS_NONE,
+                    dead_letter_policy=DeadLetterPolicy(hold_aggregate=group.hold),
                     ack_deadline=Duration(seconds=round(DEADLINE)),
                     retry_policy=RetryPolicy(initial_backoff=backoff, max_attempts=group.max_attempts),
                 )
             await self._open(("all", "one"), broker)
             await self._open(("users", "one"), broker)
-            await self._publish(broker, drawn)
+            await self._publish(broker, 0, drawn)
 
         self._do(f"begin with {drawn} at {broker}", begin())
 
@@ -225,9 +283,9 @@ class GroupMachine(RuleBasedStateMachine):
     async def _leave(self) -> None:
         for consumer in list(self.consumers):
             await self._close(consumer)
-        for name in self.groups:
+        for group in self.groups.values():
             with suppress(grpc.aio.AioRpcError):
-                request = DeleteGroupRequest(name=name, tenant_id=self.tenant, force=True)
+                request = DeleteGroupRequest(**self._named(group), force=True)
                 await self._client(0).groups.DeleteGroup(request, timeout=TIMEOUT)
 
     def _do(self, what: str, work: Coroutine[Any, Any, Any]) -> None:
@@ -235,7 +293,7 @@ class GroupMachine(RuleBasedStateMachine):
         try:
             self.world.run(work)
         except Exception as exc:
-            self.world.failures.append("\n".join([*self.story, repr(exc)]))
+            self.world.blame("\n".join([*self.story, repr(exc)]))
             raise
 
     def _client(self, broker: int) -> Client:
@@ -243,18 +301,19 @@ class GroupMachine(RuleBasedStateMachine):
 
     # Publishers.
 
-    @rule(broker=brokers, drawn=fresh)
-    def publish(self, broker: int, drawn: Sequence[tuple[str, str]]) -> None:
-        self._do(f"publish {drawn} to {broker}", self._publish(broker, drawn))
+    @rule(broker=brokers, tenant=tenants, drawn=fresh, times=times)
+    def publish(self, broker: int, tenant: int, drawn: Sequence[tuple[str, str]], times: int) -> None:
+        self._do(f"publish {times} * {drawn} of {tenant} to {broker}", self._publish(broker, tenant, [*drawn] * times))
 
-    async def _publish(self, broker: int, drawn: Sequence[tuple[str, str]]) -> None:
+    async def _publish(self, broker: int, tenant: int, drawn: Sequence[tuple[str, str]]) -> None:
+        tenant_id = self._tenant(tenant)
         events = [
-            event(event_type=event_type, aggregate_id=aggregate, tenant_id=self.tenant)
+            event(event_type=f"{self.mark}.{event_type}", aggregate_id=aggregate, tenant_id=tenant_id)
             for aggregate, event_type in drawn
         ]
         for one in events:
             for group in self.groups.values():
-                group.published(one.event_id, one.event_type)
+                group.published(one.event_id, one.event_type, one.tenant_id, one.aggregate_id)
         for result in await self._client(broker).publish(*events):
             self.positions.append(result.position)
             for group in self.groups.values():
@@ -264,8 +323,9 @@ class GroupMachine(RuleBasedStateMachine):
 
     async def _open(self, key: tuple[str, str], broker: int) -> None:
         group, name = key
+        named = self._key(self.groups[group])
         chosen = self.world.brokers[broker % len(self.world.brokers)]
-        stream = await chosen.client.subscribe(group, tenant_id=self.tenant, consumer_id=name)
+        stream = await chosen.client.subscribe(named.name, tenant_id=named.tenant_id, consumer_id=name)
         consumer = self.consumers[key] = Consumer(group, chosen, stream)
         consumer.reading = asyncio.create_task(self._read(consumer))
 
@@ -310,9 +370,10 @@ class GroupMachine(RuleBasedStateMachine):
         if key in self.consumers:
             self._do(f"close {key}", self._close(key))
 
-    async def _settle(self, group: GroupModel, handed: Sequence[Handed], how: How, broker: int) -> None:
+    async def _settle(self, group: InTurnModel, handed: Sequence[Handed], how: How, broker: int) -> None:
         client, ack_ids = self._client(broker), [one.ack_id for one in handed]
         newest = set(group.newest.values())  # when it was asked
+        group.asked(handed)
         if how is How.ACK:
             outcomes = await client.ack(ack_ids)
         else:
@@ -320,6 +381,7 @@ class GroupMachine(RuleBasedStateMachine):
         for one, outcome in zip(handed, outcomes, strict=True):
             self.story.append(f"  {how.name} {one.position} of {one.generation} comes to {outcome}")
             group.settled(one, how, outcome, newest=one in newest)
+        group.answered()
 
     def _settle_some(self, name: str, picks: Sequence[int], how: How, broker: int) -> None:
         """Of what was handed out, and not to others since."""
@@ -333,7 +395,7 @@ class GroupMachine(RuleBasedStateMachine):
 
         self._do(f"{how.name} {name}", settle())
 
-    async def _arrival(self, group: GroupModel) -> None:
+    async def _arrival(self, group: InTurnModel) -> None:
         """Give what is due some time to come."""
         self.arrived.clear()
         if group.due and self._connected(group):
@@ -341,7 +403,7 @@ class GroupMachine(RuleBasedStateMachine):
                 async with asyncio.timeout(ARRIVAL):
                     await self.arrived.wait()
 
-    def _connected(self, group: GroupModel) -> bool:
+    def _connected(self, group: InTurnModel) -> bool:
         return any(name == group.name for name, _ in self.consumers)
 
     @rule(name=groups, picks=some, broker=brokers)
@@ -398,6 +460,7 @@ class GroupMachine(RuleBasedStateMachine):
     )
     def seek(self, name: str, where: str, pick: int, broker: int) -> None:
         group = self.groups[name]
+        key = self._key(group)
         position = self.positions[pick % len(self.positions)]
         to, point = {
             "earliest": (LogPoint(edge=START_POINT_EARLIEST), 0),
@@ -406,35 +469,40 @@ class GroupMachine(RuleBasedStateMachine):
         }[where]
 
         async def seek() -> None:
-            before, _ = await self.world.place(self.tenant, name)
+            before, _ = await self.world.place(key)
             group.listed(await self._letters(group))
             group.moved(point, before + 1)
-            request = SeekGroupRequest(name=name, tenant_id=self.tenant, to=to)
+            request = SeekGroupRequest(name=key.name, tenant_id=key.tenant_id, to=to)
             await self._client(broker).groups.SeekGroup(request, timeout=TIMEOUT)
             group.letters |= await self._letters(group)  # what died just before; in the new place none did so soon
             await self._made_anew_after(group, before)
 
         self._do(f"seek {name} {where} {point}", seek())
 
-    async def _letters(self, group: GroupModel) -> dict[str, bool]:
-        request = ListDeadLettersRequest(group=group.name, tenant_id=self.tenant, page_size=1000)
+    async def _letters(self, group: InTurnModel) -> dict[str, Letter]:
+        key = self._key(group)
+        request = ListDeadLettersRequest(group=key.name, tenant_id=key.tenant_id, page_size=1000)
         page = await self._client(0).dead_letters.ListDeadLetters(request, timeout=TIMEOUT)
         assert not page.next_page_token
-        return {letter.event_id: letter.rejected for letter in page.dead_letters}
+        return {
+            letter.event_id: Letter(letter.rejected, letter.dead_at.ToNanoseconds()) for letter in page.dead_letters
+        }
 
     @rule(name=groups, broker=brokers)
     def redrive(self, name: str, broker: int) -> None:
         group = self.groups[name]
 
-        async def redrive() -> None:
-            group.listed(await self._letters(group))
-            least = len(group.letters)
-            group.redriven()
-            request = RedriveDeadLettersRequest(group=name, tenant_id=self.tenant, filter=DeadLetterFilter(all=True))
-            answer = await self._client(broker).dead_letters.RedriveDeadLetters(request, timeout=TIMEOUT)
-            assert answer.redriven >= least
+        self._do(f"redrive {name}", self._redrive(group, broker))
 
-        self._do(f"redrive {name}", redrive())
+    async def _redrive(self, group: InTurnModel, broker: int) -> None:
+        key = self._key(group)
+        group.listed(await self._letters(group))
+        least = len(group.letters)
+        group.redriven()
+        everything = DeadLetterFilter(all=True)
+        request = RedriveDeadLettersRequest(group=key.name, tenant_id=key.tenant_id, filter=everything)
+        answer = await self._client(broker).dead_letters.RedriveDeadLetters(request, timeout=TIMEOUT)
+        assert answer.redriven >= least
 
     # Faults.
 
@@ -457,15 +525,16 @@ class GroupMachine(RuleBasedStateMachine):
 
     async def _known_of(self, name: str) -> tuple[int, set[int], int]:
         """What Redis is about to lose of a group: its generation there, and what is left of it in PostgreSQL."""
-        generation = await self.world.generation_in_redis(self.tenant, name)
-        _, checkpoint = await self.world.place(self.tenant, name)
-        return generation, await self.world.retries(self.tenant, name), checkpoint
+        key = self._key(self.groups[name])
+        generation = await self.world.generation_in_redis(key)
+        _, checkpoint = await self.world.place(key)
+        return generation, await self.world.retries(key), checkpoint
 
-    async def _made_anew_after(self, group: GroupModel, generation: int) -> None:
+    async def _made_anew_after(self, group: InTurnModel, generation: int) -> None:
         """Wait until Redis has the group in a later generation, if anybody is there to make it."""
 
         async def made_anew() -> bool:
-            return await self.world.generation_in_redis(self.tenant, group.name) > generation
+            return await self.world.generation_in_redis(self._key(group)) > generation
 
         if self._connected(group):
             await eventually(made_anew)
@@ -493,25 +562,32 @@ class GroupMachine(RuleBasedStateMachine):
     def nothing_is_wrong(self) -> None:
         wrong = [f"{group.name}: {what}" for group in self.groups.values() for what in group.wrong]
         if wrong:
-            self.world.failures.append("\n".join([*self.story, *wrong]))
+            self.world.blame("\n".join([*self.story, *wrong]))
         assert not wrong, wrong
 
     async def _drain(self) -> None:
         """Ack all that comes, until every group is done."""
         for group in self.groups.values():
             await self._open((group.name, "last"), 0)
-        until = time.monotonic() + DRAIN
         for group in self.groups.values():
-            while not await self._is_drained(group):
-                missing = sorted(group.positions[event_id] for event_id in group.due)
-                assert time.monotonic() < until, f"{group.name} is not done, and waits for {missing}"
-                if group.current:
-                    await self._settle(group, group.current, How.ACK, 0)
-                else:
-                    await self._arrival(group)
+            await self._settle_all(group)
+            if group.hold and group.letters:
+                await self._redrive(group, 0)
+                await self._settle_all(group)
+            assert not (left := await self.world.lines(self._key(group))), left
 
-    async def _is_drained(self, group: GroupModel) -> bool:
-        status = (await self._client(0).get_group(group.name, self.tenant)).status
+    async def _settle_all(self, group: InTurnModel) -> None:
+        until = time.monotonic() + DRAIN
+        while not await self._is_drained(group):
+            missing = sorted(group.positions[event_id] for event_id in group.due)
+            assert time.monotonic() < until, f"{group.name} is not done, and waits for {missing}"
+            if group.current:
+                await self._settle(group, group.current, How.ACK, 0)
+            else:
+                await self._arrival(group)
+
+    async def _is_drained(self, group: InTurnModel) -> bool:
+        status = (await self._client(0).get_group(**self._named(group))).status
         letters = await self._letters(group)
         if (
             group.due - letters.keys()
@@ -525,10 +601,15 @@ class GroupMachine(RuleBasedStateMachine):
         return True
 
 
+@pytest.mark.parametrize(
+    "modes",
+    [(AS_IT_COMES, AS_IT_COMES), (SKIP, HOLD), (HOLD, SKIP), (FAIR, FAIR_HOLD)],
+    ids=["as-it-comes", "ordered", "held", "fair"],
+)
 @pytest.mark.parametrize("engines", ["wheel"], indirect=True)
 @pytest.mark.timeout(330)  # for the slow; it takes half a minute
-def test_groups_do_what_the_model_says_whatever_happens(world: World) -> None:
-    machine = type("Machine", (GroupMachine,), {"world": world})
+def test_groups_do_what_the_model_says_whatever_happens(world: World, modes: tuple[Mode, Mode]) -> None:
+    machine = type("Machine", (GroupMachine,), {"world": world, "modes": modes})
     try:
         run_state_machine_as_test(
             machine,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.domain.event import AggregateKey, StoredEvent
-    from eventbroker_server.domain.group import Group
+    from eventbroker_server.domain.group import Group, GroupKey
     from eventbroker_server.ports import Codec, Due, GroupState, Holding, RetryStore, Streams, Turn
 
 _PAGE, _PAGE_BYTES = 200, 4 << 20  # brought in one step
@@ -77,6 +77,8 @@ class Ordering:
         name = str(group.key)
         positions = await self._streams.released(shard, name, _PAGE)
         turns = await self._store.turns(group.key, shard, positions)
+        if any(turn.waits for turn in turns) and await self.forget_settled(group.key, shard, generation):
+            turns = await self._store.turns(group.key, shard, positions)
         buried = {turn.stored.position: turn.dead_before for turn in turns if turn.dead_before and group.hold}
         if buried:
             for died in await self._store.bury(group, shard, generation, buried):
@@ -95,6 +97,14 @@ class Ordering:
             decisions.append(decision)
         if decisions:
             await self._streams.bring(shard, name, generation, decisions)
+
+    async def forget_settled(self, key: GroupKey, shard: int, generation: int) -> bool:
+        """Forget what waited for another attempt, and is settled; whether there was any."""
+        settled = await self._streams.retried(shard, str(key))
+        if settled:
+            await self._store.settled(key, shard, generation, settled)
+            await self._streams.unmark(shard, str(key), [event.position for event in settled])
+        return bool(settled)
 
     def _decide(self, group: Group, turn: Turn, *, over: bool) -> Bringing:
         if over or (turn.dead and turn.failed is None):

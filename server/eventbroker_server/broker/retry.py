@@ -147,7 +147,7 @@ class Retries:
                     membership = here[key, shard]
                     if not membership.is_open:
                         continue
-                    await self._forget_settled(membership)
+                    await self._ordering.forget_settled(key, shard, membership.generation)
                     if due_in is not None and due_in <= 0:
                         wait = 0 if await self._bring_back(membership) else wait
                     elif due_in is not None:
@@ -156,12 +156,6 @@ class Retries:
                 log.warning("retries have to wait: %s", exc)
                 wait = _LONGEST_SLEEP
             await wait_for(self._wake, max(0.01, wait))
-
-    async def _forget_settled(self, membership: ShardMembership) -> None:
-        key, shard = membership.group.key, membership.shard
-        if settled := await self._streams.retried(shard, str(key)):
-            await self._store.settled(key, shard, membership.generation, settled)
-            await self._streams.unmark(shard, str(key), [event.position for event in settled])
 
     async def _bring_back(self, membership: ShardMembership) -> bool:
         """Put a page of what is due into the retry stream; answer whether there may be more."""
