@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventbroker_server.ports import Bring, Bringing, Entry, InLine, Line, Waiting
+from eventbroker_server.ports import Bring, Bringing, Entry, InLine, Line, Recorded, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,17 +79,20 @@ class Ordering:
         turns = await self._store.turns(group.key, shard, positions)
         if any(turn.waits for turn in turns) and await self.forget_settled(group.key, shard, generation):
             turns = await self._store.turns(group.key, shard, positions)
-        buried = {turn.stored.position: turn.dead_before for turn in turns if turn.dead_before and group.hold}
-        if buried:
-            for died in await self._store.bury(group, shard, generation, buried):
-                self._announcer.died(group.key, shard, died)
+        behind = {turn.stored.position: turn.dead_before for turn in turns if turn.dead_before and group.hold}
+        buried = await self._store.bury(group, shard, generation, behind) if behind else Recorded([], set())
+        for died in buried.died:
+            self._announcer.died(group.key, shard, died)
+        spared = behind.keys() - buried.dead  # what these follow was redriven this moment
         unwanted = [turn.stored.position for turn in turns if turn.dropped or not _wanted(group, turn)]
         if unwanted:
             await self._store.forget(group.key, shard, unwanted)
-        over = {*buried, *unwanted}
+        over = {*buried.dead, *unwanted}
         decisions: list[Bringing] = []
         size = 0
         for turn in turns:
+            if turn.stored.position in spared:
+                continue  # it is asked for again
             decision = self._decide(group, turn, over=turn.stored.position in over)
             size += len(decision.body)
             if decisions and size > _PAGE_BYTES:

@@ -236,9 +236,9 @@ class RetryStore(Protocol):
 
     async def turns(self, key: GroupKey, shard: int, positions: Sequence[int]) -> list[Turn]: ...
 
-    async def bury(self, group: Group, shard: int, generation: int, behind: Mapping[int, int]) -> list[Died]:
-        """Give up events (by position) since another of their aggregate (its position) was given up before. Nothing, if
-        the group is of another generation. Safe to repeat."""
+    async def bury(self, group: Group, shard: int, generation: int, behind: Mapping[int, int]) -> Recorded:
+        """Give up events (by position) since another of their aggregate (its position) was given up before, and was not
+        redriven meanwhile. Nothing, if the group is of another generation. Safe to repeat."""
 
     async def forget(self, key: GroupKey, shard: int, positions: Sequence[int]) -> None:
         """Forget attempts, whatever became of them."""

@@ -525,6 +525,14 @@ WHERE event.tenant_id = $3 AND event.event_id = ANY ($4::text[]) AND dead.tenant
 ORDER BY dead.dead_at, dead.shard, dead.position
 FOR UPDATE OF dead;
 
+-- name: hold_dead
+-- Which of these positions are dead letters of the group, as above.
+SELECT dead.position
+FROM eventbroker.dead_letters AS dead
+WHERE dead.tenant_id = $1 AND dead.name = $2 AND dead.shard = $3 AND dead.position = ANY ($4::bigint[])
+ORDER BY dead.dead_at, dead.shard, dead.position
+FOR UPDATE;
+
 -- name: redrive
 -- Who waited here for another redrive finds rows gone, and goes on to the next. An event that a seek brought back may
 -- be on its way to the group already: then there is a row of its attempts, which stays as it is. The delivery that failed

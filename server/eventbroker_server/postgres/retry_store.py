@@ -74,18 +74,24 @@ class PostgresRetryStore:
             for row in rows
         ]
 
-    async def bury(self, group: Group, shard: int, generation: int, behind: Mapping[int, int]) -> list[Died]:
+    async def bury(self, group: Group, shard: int, generation: int, behind: Mapping[int, int]) -> Recorded:
         place = (*group.key, shard)
-        items = [
-            (position, 0, f"behind:{generation}:{before}", _entry("", _behind(before), 0), False)
-            for position, before in sorted(behind.items())
-        ]
         async with self._pool.transaction() as connection:
             if await connection.fetchval(QUERIES["hold_generation"], *place) != generation:
-                return []
+                return Recorded([], set())
+            held = await connection.fetch(QUERIES["hold_dead"], *place, sorted({*behind, *behind.values()}))
+            dead = {row["position"] for row in held}
+            items = [
+                (position, 0, f"behind:{generation}:{before}", _entry("", _behind(before), 0), False)
+                for position, before in sorted(behind.items())
+                if before in dead
+            ]
+            if not items:
+                return Recorded([], set())
+            buried = [item[0] for item in items]
             died = await connection.fetch(QUERIES["save_dead_letters"], *place, *zip(*items, strict=True))
-            await connection.execute(QUERIES["drop_retries"], *place, list(behind))
-        return [Died(*row) for row in died]
+            await connection.execute(QUERIES["drop_retries"], *place, buried)
+        return Recorded([Died(*row) for row in died], set(buried))
 
     async def forget(self, key: GroupKey, shard: int, positions: Sequence[int]) -> None:
         async with self._pool.connection() as connection:
