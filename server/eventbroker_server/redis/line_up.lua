@@ -29,7 +29,7 @@ for i = 5, #ARGV, 7 do
   if lines.is_fed(position) then
     left_out[#left_out + 1] = tonumber(position)
   elseif redis.call('HGET', KEYS[2], position) ~= failed and redis.call('HGET', KEYS[3], position) ~= failed then
-    lines.line_up(position, ARGV[i + 2], ARGV[i + 3])
+    lines.line_up(position, ARGV[i + 2], ARGV[i + 3], KEYS[2])
   end
 end
 if lines.let_go then

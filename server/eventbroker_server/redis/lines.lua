@@ -183,21 +183,24 @@ local function lines_of(base)
     return go
   end
 
-  -- An event whose next attempt is due. It goes before later ones, unless one of them is out.
-  function self.line_up(position, line, tenant)
+  -- An event whose next attempt is due. It goes before later ones, unless one of them is out; one that waits for its own
+  -- next attempt comes by itself. `queued` is the hash of those that are in the retry stream.
+  function self.line_up(position, line, tenant, queued)
     redis.call('HSET', lines, position, line .. '\2' .. tenant)
     if redis.call('ZSCORE', released, position) or redis.call('ZSCORE', queue, member(tenant, position)) then
       return
     end
     local has = line ~= '' and redis.call('HGET', turn, line)
     if has and has ~= position then
-      local was_released = tonumber(has) > tonumber(position) and redis.call('ZREM', released, has) == 1
-      local was_queued = tonumber(has) > tonumber(position) and redis.call('ZREM', queue, member(tenant, has)) == 1
-      if not was_released and not was_queued then
+      local later = tonumber(has) > tonumber(position)
+      local was_released = later and redis.call('ZREM', released, has) == 1
+      local was_queued = later and redis.call('ZREM', queue, member(tenant, has)) == 1
+      if was_released or was_queued then
+        redis.call('ZADD', behind, 0, member(line, has))
+      elseif not later or self.is_fed(has) or redis.call('HEXISTS', queued, has) == 1 then
         redis.call('ZADD', behind, 0, member(line, position))
         return
       end
-      redis.call('ZADD', behind, 0, member(line, has))
       if was_released then
         give_slot(tenant)
       end
@@ -212,13 +215,23 @@ local function lines_of(base)
     keep()
   end
 
-  -- It failed, and there is a row of that: it keeps its turn, and needs no slot for now.
+  -- It failed, and there is a row of that: it needs no slot for now, and keeps its turn, unless one before it has come
+  -- back meanwhile.
   function self.recorded(position)
     redis.call('ZREM', fed, position)
     local stands = redis.call('HGET', lines, position)
     if stands then
-      local _, tenant = parts(stands)
+      local line, tenant = parts(stands)
       give_slot(tenant)
+      local next = line ~= '' and redis.call('HGET', turn, line) == position and first(behind, line)
+      if next and tonumber(position_of(next)) < tonumber(position) then
+        redis.call('ZREM', behind, next)
+        next = position_of(next)
+        redis.call('HSET', turn, line, next)
+        if enter(next, tenant) then
+          to_release[#to_release + 1] = next
+        end
+      end
       keep()
     end
   end
