@@ -59,7 +59,7 @@ class Retries:
     async def due(self, later: int = 0) -> list[Waiting]:
         """What is due in this generation or a later one; it is not noted as queued."""
         with suppress(asyncio.CancelledError):
-            async with self.store.due(KEY, 0, self.generation + later, 10) as due:
+            async with self.store.due(KEY, 0, self.generation + later, 10) as (due, _):
                 found = sorted(Waiting(event.position, event.failed) for event in due)
                 raise asyncio.CancelledError
         return found
@@ -166,7 +166,7 @@ async def test_an_event_is_due_after_its_delay_or_the_back_off(retries: Retries)
 
 async def test_what_is_queued_is_due_again_in_another_generation_only(retries: Retries) -> None:
     await retries.record(failure(1, "a"), failure(2, "b"))
-    async with retries.store.due(KEY, 0, retries.generation, 1) as due:
+    async with retries.store.due(KEY, 0, retries.generation, 1) as (due, _):
         queued = [Waiting(event.position, event.failed) for event in due]
         assert [event.delivery for event in due] == ["a" if queued == [Waiting(1, 1)] else "b"]
     rest = [one for one in (Waiting(1, 1), Waiting(2, 1)) if one not in queued]
@@ -176,9 +176,26 @@ async def test_what_is_queued_is_due_again_in_another_generation_only(retries: R
     assert await retries.due() == sorted([Waiting(queued[0].position, 2), *rest])
 
 
+async def test_what_is_moved_to_later_is_due_again_in_a_while(retries: Retries) -> None:
+    await retries.record(failure(1, "a"))
+    async with retries.store.due(KEY, 0, retries.generation, 1) as (due, later):
+        later.append(due.pop())
+    assert await retries.due() == []
+    assert 0 < (await retries.due_in() or 0) <= 2
+
+
+async def test_a_failure_that_is_told_again_puts_the_attempt_back_where_it_is_due(retries: Retries) -> None:
+    await retries.record(failure(1, "a"))
+    async with retries.store.due(KEY, 0, retries.generation, 1):
+        pass
+    assert await retries.due() == []
+    await retries.record(failure(1, "a"))
+    assert await retries.due() == [Waiting(1, 1)]
+
+
 async def test_what_is_due_is_for_one_broker_at_a_time(retries: Retries) -> None:
     await retries.record(failure(1, "a"), failure(2, "b"))
-    async with retries.store.due(KEY, 0, retries.generation, 10) as ours:
+    async with retries.store.due(KEY, 0, retries.generation, 10) as (ours, _):
         assert len(ours) == 2
         assert await retries.due() == []
         ours.clear()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eventbroker_server.ports import Bring, Bringing, Entry, InLine, Line, Recorded, Waiting
+from eventbroker_server.ports import Bring, Bringing, Entry, InLine, Line, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from eventbroker_server.domain.group import Group, GroupKey
     from eventbroker_server.ports import Codec, Due, GroupState, Holding, RetryStore, Streams, Turn
 
-_PAGE, _PAGE_BYTES = 200, 4 << 20  # brought in one step
+_PAGE, _PAGE_BYTES = 200, 4 << 20  # events, and bytes of them, brought in one step
 
 
 class Ordering:
@@ -68,38 +68,39 @@ class Ordering:
         self, group: Group, shard: int, generation: int, due: Sequence[tuple[Due, Holding | None]]
     ) -> set[int]:
         """Events whose next attempt is due, each with the delivery that failed, if it may still be set aside. Answers
-        which are on their way as new ones, and so were left out."""
+        which the group is not fed up to, and so were left out."""
         events = [(Waiting(one.position, one.failed), _line(group, one.aggregate), left) for one, left in due]
         return set(await self._streams.line_up(shard, str(group.key), generation, events))
 
     async def bring(self, group: Group, shard: int, generation: int) -> None:
         """A page of events that had to wait for their turn, and have it now."""
         name = str(group.key)
-        positions = await self._streams.released(shard, name, _PAGE)
-        turns = await self._store.turns(group.key, shard, positions)
+        released = await self._streams.released(shard, name, _PAGE)
+        turns = await self._store.turns(group.key, shard, list(released), _PAGE_BYTES)
         if any(turn.waits for turn in turns) and await self.forget_settled(group.key, shard, generation):
-            turns = await self._store.turns(group.key, shard, positions)
-        behind = {turn.stored.position: turn.dead_before for turn in turns if turn.dead_before and group.hold}
-        buried = await self._store.bury(group, shard, generation, behind) if behind else Recorded([], set())
-        for died in buried.died:
-            self._announcer.died(group.key, shard, died)
-        spared = behind.keys() - buried.dead  # what these follow was redriven this moment
-        unwanted = [turn.stored.position for turn in turns if turn.dropped or not _wanted(group, turn)]
-        if unwanted:
-            await self._store.forget(group.key, shard, unwanted)
-        over = {*buried.dead, *unwanted}
-        decisions: list[Bringing] = []
-        size = 0
-        for turn in turns:
-            if turn.stored.position in spared:
-                continue  # it is asked for again
-            decision = self._decide(group, turn, over=turn.stored.position in over)
-            size += len(decision.body)
-            if decisions and size > _PAGE_BYTES:
-                break
-            decisions.append(decision)
+            turns = await self._store.turns(group.key, shard, list(released), _PAGE_BYTES)
+        unwanted = [turn for turn in turns if turn.dropped or not _wanted(group, turn)]
+        dropped = [Waiting(turn.stored.position, turn.failed) for turn in unwanted if turn.failed is not None]
+        if dropped:
+            await self._store.settled(group.key, shard, generation, dropped)
+        over = {turn.stored.position for turn in unwanted}
+        behind = {
+            turn.stored.position: turn.dead_before
+            for turn in turns
+            if group.hold and turn.dead_before and turn.stored.position not in over
+        }
+        if behind:
+            buried = await self._store.bury(group, shard, generation, behind)
+            over |= buried.dead
+            for died in buried.died:
+                self._announcer.died(group.key, shard, died)
+        decisions = [
+            self._decide(group, turn, released[turn.stored.position], over=turn.stored.position in over)
+            for turn in turns
+            if turn.stored.position in over or turn.stored.position not in behind  # the others ask again
+        ]
         if decisions:
-            await self._streams.bring(shard, name, generation, decisions)
+            await self._streams.bring(shard, name, generation, decisions, group.filter_text)
 
     async def forget_settled(self, key: GroupKey, shard: int, generation: int) -> bool:
         """Forget what waited for another attempt, and is settled; whether there was any."""
@@ -109,13 +110,13 @@ class Ordering:
             await self._streams.unmark(shard, str(key), [event.position for event in settled])
         return bool(settled)
 
-    def _decide(self, group: Group, turn: Turn, *, over: bool) -> Bringing:
+    def _decide(self, group: Group, turn: Turn, since: float, *, over: bool) -> Bringing:
         if over or (turn.dead and turn.failed is None):
-            return Bringing(turn.stored.position, Bring.OVER)
+            return Bringing(turn.stored.position, since, Bring.OVER)
         if turn.waits and group.ordered:
-            return Bringing(turn.stored.position, Bring.LATER)
+            return Bringing(turn.stored.position, since, Bring.LATER)
         entry = Entry.of(turn.stored, self._codec)
-        return Bringing(entry.position, Bring.GO, turn.failed, entry.tenant_id, entry.body)
+        return Bringing(entry.position, since, Bring.GO, turn.failed, entry.tenant_id, entry.body)
 
 
 def _wanted(group: Group, turn: Turn) -> bool:

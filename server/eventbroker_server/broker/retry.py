@@ -148,6 +148,8 @@ class Retries:
                     if not membership.is_open:
                         continue
                     await self._ordering.forget_settled(key, shard, membership.generation)
+                    if membership.group.paused:
+                        continue
                     if due_in is not None and due_in <= 0:
                         wait = 0 if await self._bring_back(membership) else wait
                     elif due_in is not None:
@@ -161,15 +163,17 @@ class Retries:
         """Put a page of what is due into the retry stream; answer whether there may be more."""
         key, shard, generation = membership.group.key, membership.shard, membership.generation
         try:
-            async with self._store.due(key, shard, generation, _PAGE) as due:
+            async with self._store.due(key, shard, generation, _PAGE) as page:
+                due = page.due
                 whole = len(due) == _PAGE
                 if not due:
                     return False
                 if membership.group.in_turn:
                     waiting = [(one, _failed(one, generation)) for one in due]
                     left_out = await self._ordering.line_up(membership.group, shard, generation, waiting)
+                    page.later.extend(one for one in due if one.position in left_out)
                     due[:] = [one for one in due if one.position not in left_out]
-                    return whole and not left_out
+                    return whole
                 stored = {event.position: event for event in await self._log.at(shard, [one.position for one in due])}
                 size = 0
                 entries: list[tuple[Entry, int, Holding | None]] = []

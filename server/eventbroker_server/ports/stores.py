@@ -180,6 +180,13 @@ class Due(NamedTuple):
     aggregate: AggregateKey
 
 
+class DuePage(NamedTuple):
+    """Events whose next attempt is due, and those of them that are to be due once more."""
+
+    due: list[Due]
+    later: list[Due]
+
+
 class Recorded(NamedTuple):
     """What died by failures that were recorded now, and all of them that are dead, also those that were before."""
 
@@ -234,21 +241,20 @@ class RetryStore(Protocol):
         """Of which of these something waits for another attempt, or, if the group holds back what follows a dead event,
         was given up since the last seek."""
 
-    async def turns(self, key: GroupKey, shard: int, positions: Sequence[int]) -> list[Turn]: ...
+    async def turns(self, key: GroupKey, shard: int, positions: Sequence[int], size: int) -> list[Turn]:
+        """Of the events at these positions the first; fewer, but at least one, if they are more than `size` bytes."""
 
     async def bury(self, group: Group, shard: int, generation: int, behind: Mapping[int, int]) -> Recorded:
         """Give up events (by position) since another of their aggregate (its position) was given up before, and was not
         redriven meanwhile. Nothing, if the group is of another generation. Safe to repeat."""
 
-    async def forget(self, key: GroupKey, shard: int, positions: Sequence[int]) -> None:
-        """Forget attempts, whatever became of them."""
-
     async def waiting_groups(self, asked: Collection[tuple[GroupKey, int]]) -> list[WaitingGroup]:
         """Those of these groups and shards that have any."""
 
-    def due(self, key: GroupKey, shard: int, generation: int, most: int) -> AbstractAsyncContextManager[list[Due]]:
+    def due(self, key: GroupKey, shard: int, generation: int, most: int) -> AbstractAsyncContextManager[DuePage]:
         """What is due and not in the retry stream of this generation, the longest due first, for nobody else meanwhile.
-        What is left in the list when the block ends without an exception is noted as being there."""
+        What is left in the list when the block ends without an exception is noted as being there; what was moved to
+        `later` is due again in two seconds."""
 
     async def settled(self, key: GroupKey, shard: int, generation: int, events: Sequence[Waiting]) -> None:
         """Forget these, if the group is of this generation."""

@@ -107,9 +107,11 @@ class Bring(Enum):
 
 
 class Bringing(NamedTuple):
-    """An event and what is to become of it; `failed` counts its attempts, if it has a row of them."""
+    """An event that was released at some moment, and what is to become of it; `failed` counts its attempts, if it has a
+    row of them."""
 
     position: int
+    since: float
     what: Bring
     failed: int | None = None
     tenant_id: str = ""
@@ -243,14 +245,18 @@ class Streams(Protocol):
         self, shard: int, group: str, generation: int, events: Sequence[tuple[Waiting, Line, Holding | None]]
     ) -> list[int]:
         """Events whose next attempt is due, each with its line and the delivery that failed, if it may still be set
-        aside: they are released as they have the turn. Answers which are on their way as new ones, and so were left
-        out. Raises Stale."""
+        aside: they are released as they have the turn. What is on its way anyway is not brought twice. Answers which
+        the group is not fed up to, and so were left out. Raises Stale."""
 
-    async def released(self, shard: int, group: str, most: int) -> list[int]:
-        """Positions that have the turn, and are to be brought."""
+    async def released(self, shard: int, group: str, most: int) -> dict[int, float]:
+        """Positions that have the turn, and are to be brought: those that are released the longest. With each comes
+        since when, which tells it from another release of the same."""
 
-    async def bring(self, shard: int, group: str, generation: int, decisions: Sequence[Bringing]) -> None:
-        """Do what was decided of released events. Raises Stale."""
+    async def bring(
+        self, shard: int, group: str, generation: int, decisions: Sequence[Bringing], filter_text: str
+    ) -> None:
+        """Do what was decided of events that are still released since then. Raises Stale, also if the filter is
+        another."""
 
     async def read(
         self,

@@ -314,16 +314,33 @@ SELECT
             AND retry.aggregate_id = event.aggregate_id AND retry.position < event.position
     ) AS waits,
     (
-        SELECT max(dead.position)
+        SELECT dead.position
         FROM eventbroker.dead_letters AS dead
         JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
         WHERE dead.tenant_id = $1 AND dead.name = $2 AND dead.shard = $3
             AND dead.event_tenant_id = event.tenant_id AND dead.aggregate_type = event.aggregate_type
             AND dead.aggregate_id = event.aggregate_id AND dead.position < event.position
             AND dead.dead_at > place.sought_at
+        ORDER BY dead.position DESC
+        LIMIT 1
     ) AS dead_before
-FROM eventbroker.events AS event
-WHERE shard = $3 AND position = ANY ($4::bigint[]);
+FROM (
+    SELECT *, sum(octet_length(content)) OVER (ORDER BY position) - octet_length(content) AS bytes_before
+    FROM eventbroker.events
+    WHERE shard = $3 AND position = ANY ($4::bigint[])
+) AS event
+WHERE bytes_before < $5;
+
+-- name: hold_dead
+-- Which of these are dead letters since the last seek; they stay so to the end of the transaction. All who lock several
+-- do it in this order.
+SELECT dead.position
+FROM eventbroker.dead_letters AS dead
+JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
+WHERE dead.tenant_id = $1 AND dead.name = $2 AND dead.shard = $3 AND dead.position = ANY ($4::bigint[])
+    AND dead.dead_at > place.sought_at
+ORDER BY dead.dead_at, dead.shard, dead.position
+FOR UPDATE OF dead;
 
 -- name: seek
 -- Going back, what the group may have been given so far comes again: up to the head, as nothing tells it more closely.
@@ -441,6 +458,17 @@ ORDER BY due_at, position
 LIMIT $5
 FOR UPDATE SKIP LOCKED;
 
+-- name: postpone
+UPDATE eventbroker.retries
+SET due_at = clock_timestamp() + interval '2 seconds'
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = ANY ($4::bigint[]);
+
+-- name: queue_again
+-- The same failure comes once more if Redis has lost what it was told since: then the attempt is in no stream.
+UPDATE eventbroker.retries
+SET queued = 0
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = ANY ($4::bigint[]);
+
 -- name: note_queued
 UPDATE eventbroker.retries AS retry
 SET queued = $4
@@ -524,14 +552,6 @@ JOIN eventbroker.dead_letters AS dead USING (shard, position)
 WHERE event.tenant_id = $3 AND event.event_id = ANY ($4::text[]) AND dead.tenant_id = $1 AND dead.name = $2
 ORDER BY dead.dead_at, dead.shard, dead.position
 FOR UPDATE OF dead;
-
--- name: hold_dead
--- Which of these positions are dead letters of the group, as above.
-SELECT dead.position
-FROM eventbroker.dead_letters AS dead
-WHERE dead.tenant_id = $1 AND dead.name = $2 AND dead.shard = $3 AND dead.position = ANY ($4::bigint[])
-ORDER BY dead.dead_at, dead.shard, dead.position
-FOR UPDATE;
 
 -- name: redrive
 -- Who waited here for another redrive finds rows gone, and goes on to the next. An event that a seek brought back may

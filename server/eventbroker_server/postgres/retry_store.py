@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from eventbroker_server.domain.group import GroupKey
-from eventbroker_server.ports import Died, Due, Recorded, Trouble, Turn, Waiting, WaitingGroup
+from eventbroker_server.ports import Died, Due, DuePage, Recorded, Trouble, Turn, Waiting, WaitingGroup
 from eventbroker_server.postgres.event_log import stored_event
 from eventbroker_server.postgres.queries import QUERIES
 
@@ -39,6 +39,7 @@ class PostgresRetryStore:
             recorded = {(row["position"], row["delivery"]) for row in rows}
             dead_before = set(map(tuple, await connection.fetch(QUERIES["dead_of"], *place, positions)))
             recorded |= dead_before
+            told = {(failure.position, failure.delivery) for failure in failures}
             dead_now = {failure.position for failure in failures if (failure.position, failure.delivery) in dead_before}
             for failure in sorted(failures):
                 position = failure.position
@@ -52,6 +53,8 @@ class PostgresRetryStore:
                     again.pop(position, None)
                 else:
                     again[position] = (*item, delay if failure.delay is None else failure.delay)
+            if known := [position for position, delivery in recorded - dead_before if (position, delivery) in told]:
+                await connection.execute(QUERIES["queue_again"], *place, known)
             if again:
                 await connection.execute(QUERIES["save_retries"], *place, *zip(*again.values(), strict=True))
             if dead:
@@ -66,13 +69,11 @@ class PostgresRetryStore:
             rows = await connection.fetch(QUERIES["blocked"], *group.key, shard, group.hold, *columns)
         return {(row[0], row[1], row[2]) for row in rows}
 
-    async def turns(self, key: GroupKey, shard: int, positions: Sequence[int]) -> list[Turn]:
+    async def turns(self, key: GroupKey, shard: int, positions: Sequence[int], size: int) -> list[Turn]:
         async with self._pool.connection() as connection:
-            rows = await connection.fetch(QUERIES["turns"], *key, shard, positions)
-        return [
-            Turn(stored_event(row), row["failed"], row["dropped"], row["dead"], row["waits"], row["dead_before"])
-            for row in rows
-        ]
+            rows = await connection.fetch(QUERIES["turns"], *key, shard, positions, size)
+        said = ("failed", "dropped", "dead", "waits", "dead_before")
+        return [Turn(stored_event(row), *(row[column] for column in said)) for row in rows]
 
     async def bury(self, group: Group, shard: int, generation: int, behind: Mapping[int, int]) -> Recorded:
         place = (*group.key, shard)
@@ -93,10 +94,6 @@ class PostgresRetryStore:
             await connection.execute(QUERIES["drop_retries"], *place, buried)
         return Recorded([Died(*row) for row in died], set(buried))
 
-    async def forget(self, key: GroupKey, shard: int, positions: Sequence[int]) -> None:
-        async with self._pool.connection() as connection:
-            await connection.execute(QUERIES["drop_retries"], *key, shard, positions)
-
     async def trouble(self, key: GroupKey, shard: int, position: int) -> Trouble | None:
         async with self._pool.connection() as connection:
             row = await connection.fetchrow(QUERIES["trouble"], *key, shard, position)
@@ -116,14 +113,17 @@ class PostgresRetryStore:
         return [WaitingGroup(GroupKey(row[0], row[1]), row[2], row[3]) for row in rows]
 
     @asynccontextmanager
-    async def due(self, key: GroupKey, shard: int, generation: int, most: int) -> AsyncIterator[list[Due]]:
+    async def due(self, key: GroupKey, shard: int, generation: int, most: int) -> AsyncIterator[DuePage]:
         async with self._pool.transaction() as connection:
             rows = await connection.fetch(QUERIES["due_retries"], *key, shard, generation, most)
-            due = [Due(row[0], row[1], row[2], (row[3], row[4], row[5])) for row in rows]
-            yield due
-            if due:
-                noted = zip(*((event.position, event.failed) for event in due), strict=True)
+            page = DuePage([Due(row[0], row[1], row[2], (row[3], row[4], row[5])) for row in rows], [])
+            yield page
+            if page.due:
+                noted = zip(*((event.position, event.failed) for event in page.due), strict=True)
                 await connection.execute(QUERIES["note_queued"], *key, shard, generation, *noted)
+            if page.later:
+                positions = [event.position for event in page.later]
+                await connection.execute(QUERIES["postpone"], *key, shard, positions)
 
     async def settled(self, key: GroupKey, shard: int, generation: int, events: Sequence[Waiting]) -> None:
         async with self._pool.connection() as connection:

@@ -16,6 +16,7 @@ local events, added = {}, false
 for i = 7, #ARGV, 6 do
   events[#events + 1] = {ARGV[i], ARGV[i + 3], ARGV[i + 4], ARGV[i + 5] == '1'}
 end
+lines.ask_again()
 local go = lines.feed(events)
 for i = 7, #ARGV, 6 do
   if go[ARGV[i]] then

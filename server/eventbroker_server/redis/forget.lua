@@ -19,7 +19,7 @@ for i = 6, #ARGV, 5 do
     if ARGV[i] == '0' or ARGV[i] == '1' then -- these belong to this group alone
       redis.call('XDEL', key, id)
     end
-    if ARGV[i] == '1' then
+    if ARGV[i] == '1' or lines then
       redis.call('HDEL', KEYS[2], position)
       redis.call('ZREM', KEYS[4], position)
     end

@@ -80,7 +80,7 @@ class Keys(NamedTuple):
         """The keys of lines.lua."""
         return [
             f"{self.lines(group)}:{name}"
-            for name in ("turn", "behind", "slots", "queue", "lines", "fed", "released", "held")
+            for name in ("turn", "behind", "slots", "queue", "lines", "fed", "released", "later", "held")
         ]
 
     def process(self, process: str) -> str:

@@ -1,12 +1,12 @@
 -- with lines.lua
 -- Events of a group that is fed in turn whose next attempt is due: each stands in its line again, or keeps the turn that it has. What is in the retry stream, or settled out of it, stays. A delivery that failed and was not forgotten
--- since is forgotten, as in requeue.lua. Answers those that are on their way without it, and so were left out; -2 if the
+-- since is forgotten, as in requeue.lua. Answers those that the group is not fed up to, and that were left out; -2 if the
 -- group is not of this generation.
 -- KEYS: state, queued, done, failing, signals, then the streams: backfill, retry
 -- ARGV: group, generation, process, failing, then for each: position, how many attempts failed, line, tenant if that
 --       has slots, and of the delivery that failed: index of its stream (-1 for none), id of its entry, number
 local group = ARGV[1]
-local state = redis.call('HMGET', KEYS[1], 'generation', 'lines')
+local state = redis.call('HMGET', KEYS[1], 'generation', 'lines', 'fed')
 if state[1] ~= ARGV[2] then
   return -2
 end
@@ -26,10 +26,12 @@ for i = 5, #ARGV, 7 do
       lines.recorded(position)
     end
   end
-  if lines.is_fed(position) then
-    left_out[#left_out + 1] = tonumber(position)
+  if tonumber(position) > tonumber(state[3]) then
+    left_out[#left_out + 1] = tonumber(position) -- those before it in its line may not stand there yet
+  elseif lines.is_fed(position) then
+    redis.call('HSET', KEYS[2], position, failed) -- a seek brought it, too: one delivery does for both
   elseif redis.call('HGET', KEYS[2], position) ~= failed and redis.call('HGET', KEYS[3], position) ~= failed then
-    lines.line_up(position, ARGV[i + 2], ARGV[i + 3], KEYS[2])
+    lines.line_up(position, ARGV[i + 2], ARGV[i + 3])
   end
 end
 if lines.let_go then

@@ -8,7 +8,8 @@
 --       base .. ':queue'    sorted by text: tenant, NUL and position of those that wait for a slot
 --       base .. ':lines'    hash: position to line, STX and tenant of all; empty where the group has none
 --       base .. ':fed'      sorted: positions that are neither settled nor have a row in PostgreSQL
---       base .. ':released' sorted by time: positions that are to be put into the retry stream, from then on
+--       base .. ':released' sorted by since when (us): positions that are to be put into the retry stream
+--       base .. ':later'    sorted by until when (ms): positions that have the turn and wait for another, which has a row
 --       base .. ':held'     set: lines of which a dead event may hold back what follows: PostgreSQL tells
 -- Whatever can be done for many at once is one command: each is written to the append-only file.
 local SLOTS = 32
@@ -20,7 +21,8 @@ end
 
 local function lines_of(base)
   local turn, behind, slots, queue = base .. ':turn', base .. ':behind', base .. ':slots', base .. ':queue'
-  local lines, fed, released, held = base .. ':lines', base .. ':fed', base .. ':released', base .. ':held'
+  local lines, fed, released = base .. ':lines', base .. ':fed', base .. ':released'
+  local waiting, held = base .. ':later', base .. ':held'
   local self = {let_go = false}
 
   local function member(line, position)
@@ -98,7 +100,8 @@ local function lines_of(base)
 
   local function keep()
     each('ZADD', queue, scored(to_queue, 0))
-    each('ZADD', released, scored(to_release, now_ms()))
+    local time = redis.call('TIME')
+    each('ZADD', released, scored(to_release, string.format('%.0f', time[1] * 1000000 + time[2])))
     self.let_go = self.let_go or #to_release > 0
     to_release, to_queue = {}, {}
     local now, none = {}, {}
@@ -121,7 +124,7 @@ local function lines_of(base)
   end
 
   function self.releasable()
-    return redis.call('ZCOUNT', released, '-inf', now_ms())
+    return redis.call('ZCARD', released)
   end
 
   function self.is_fed(position)
@@ -155,11 +158,11 @@ local function lines_of(base)
       end
     end
     local any_held = redis.call('EXISTS', held) == 1
-    local given, waiting, go, mine = {}, {}, {}, {}
+    local given, after, go, mine = {}, {}, {}, {}
     for number, event in ipairs(events) do
       local position, line, tenant, ask = unpack(event)
       if line ~= '' and (has[number] or mine[line]) then
-        waiting[#waiting + 1] = member(line, position)
+        after[#after + 1] = member(line, position)
       else
         if line ~= '' then
           mine[line] = true
@@ -178,33 +181,23 @@ local function lines_of(base)
     each('HSET', lines, stands)
     each('ZADD', fed, in_order)
     each('HSET', turn, given)
-    each('ZADD', behind, scored(waiting, 0))
+    each('ZADD', behind, scored(after, 0))
     keep()
     return go
   end
 
-  -- An event whose next attempt is due. It goes before later ones, unless one of them is out; one that waits for its own
-  -- next attempt comes by itself. `queued` is the hash of those that are in the retry stream.
-  function self.line_up(position, line, tenant, queued)
-    redis.call('HSET', lines, position, line .. '\2' .. tenant)
-    if redis.call('ZSCORE', released, position) or redis.call('ZSCORE', queue, member(tenant, position)) then
-      return
+  -- What has the turn of a line gives it to one that goes before, unless it is out. Whether it did.
+  local function give_way(has, line, tenant)
+    if redis.call('ZREM', released, has) == 1 then
+      give_slot(tenant)
+    elseif redis.call('ZREM', waiting, has) == 0 and redis.call('ZREM', queue, member(tenant, has)) == 0 then
+      return false
     end
-    local has = line ~= '' and redis.call('HGET', turn, line)
-    if has and has ~= position then
-      local later = tonumber(has) > tonumber(position)
-      local was_released = later and redis.call('ZREM', released, has) == 1
-      local was_queued = later and redis.call('ZREM', queue, member(tenant, has)) == 1
-      if was_released or was_queued then
-        redis.call('ZADD', behind, 0, member(line, has))
-      elseif not later or self.is_fed(has) or redis.call('HEXISTS', queued, has) == 1 then
-        redis.call('ZADD', behind, 0, member(line, position))
-        return
-      end
-      if was_released then
-        give_slot(tenant)
-      end
-    end
+    redis.call('ZADD', behind, 0, member(line, has))
+    return true
+  end
+
+  local function take_turn(position, line, tenant)
     if line ~= '' then
       redis.call('ZREM', behind, member(line, position))
       redis.call('HSET', turn, line, position)
@@ -212,26 +205,31 @@ local function lines_of(base)
     if enter(position, tenant) then
       to_release[#to_release + 1] = position
     end
+  end
+
+  -- An event whose next attempt is due. It goes before later ones, unless one of them is out.
+  function self.line_up(position, line, tenant)
+    redis.call('HSET', lines, position, line .. '\2' .. tenant)
+    if redis.call('ZSCORE', released, position) or redis.call('ZSCORE', queue, member(tenant, position)) then
+      return
+    end
+    redis.call('ZREM', waiting, position)
+    local has = line ~= '' and redis.call('HGET', turn, line)
+    if has and has ~= position and (tonumber(has) < tonumber(position) or not give_way(has, line, tenant)) then
+      redis.call('ZADD', behind, 0, member(line, position))
+      return
+    end
+    take_turn(position, line, tenant)
     keep()
   end
 
-  -- It failed, and there is a row of that: it needs no slot for now, and keeps its turn, unless one before it has come
-  -- back meanwhile.
+  -- It failed, and there is a row of that: it keeps its turn, and needs no slot for now.
   function self.recorded(position)
     redis.call('ZREM', fed, position)
     local stands = redis.call('HGET', lines, position)
     if stands then
-      local line, tenant = parts(stands)
+      local _, tenant = parts(stands)
       give_slot(tenant)
-      local next = line ~= '' and redis.call('HGET', turn, line) == position and first(behind, line)
-      if next and tonumber(position_of(next)) < tonumber(position) then
-        redis.call('ZREM', behind, next)
-        next = position_of(next)
-        redis.call('HSET', turn, line, next)
-        if enter(next, tenant) then
-          to_release[#to_release + 1] = next
-        end
-      end
       keep()
     end
   end
@@ -301,22 +299,56 @@ local function lines_of(base)
     return redis.call('EXISTS', held) == 1
   end
 
-  -- Whether it was still to be brought; it is not any more.
-  function self.take(position)
-    return redis.call('ZREM', released, position) == 1
+  -- Whether it is still to be brought, as of the moment that it was released; then it is not any more.
+  function self.take(position, since)
+    return redis.call('ZSCORE', released, position) == since and redis.call('ZREM', released, position) == 1
   end
 
   -- Nothing in PostgreSQL is before it.
   function self.free(position)
-    redis.call('SREM', held, (parts(redis.call('HGET', lines, position))))
+    local stands = redis.call('HGET', lines, position)
+    if stands then
+      redis.call('SREM', held, (parts(stands)))
+    end
   end
 
-  function self.is_released(position)
-    return redis.call('ZSCORE', released, position)
-  end
-
+  -- It was taken, and has to wait for one that goes before it: that has the turn, if it stands in the line. Otherwise it
+  -- asks again in so many ms. Meanwhile it needs no slot.
   function self.later(position, ms)
-    redis.call('ZADD', released, 'XX', now_ms() + ms, position)
+    local stands = redis.call('HGET', lines, position)
+    if not stands then
+      return
+    end
+    local line, tenant = parts(stands)
+    give_slot(tenant)
+    local next = line ~= '' and first(behind, line)
+    if next and tonumber(position_of(next)) < tonumber(position) then
+      redis.call('ZADD', behind, 0, member(line, position))
+      take_turn(position_of(next), line, tenant)
+    else
+      redis.call('ZADD', waiting, now_ms() + ms, position)
+    end
+    keep()
+  end
+
+  -- What has waited long enough asks again.
+  function self.ask_again()
+    for _, position in ipairs(redis.call('ZRANGEBYSCORE', waiting, '-inf', now_ms(), 'LIMIT', 0, 100)) do
+      redis.call('ZREM', waiting, position)
+      local stands = redis.call('HGET', lines, position)
+      if stands then
+        local _, tenant = parts(stands)
+        if enter(position, tenant) then
+          to_release[#to_release + 1] = position
+        end
+      end
+    end
+    keep()
+  end
+
+  -- Whether it is to be brought, or waits to be.
+  function self.is_coming(position)
+    return redis.call('ZSCORE', released, position) or redis.call('ZSCORE', waiting, position)
   end
 
   -- Whose turn it is in the line of an event; nil if it stands in none.
@@ -337,7 +369,7 @@ local function lines_of(base)
   end
 
   function self.forget()
-    redis.call('UNLINK', turn, behind, slots, queue, lines, fed, released, held)
+    redis.call('UNLINK', turn, behind, slots, queue, lines, fed, released, waiting, held)
   end
 
   return self

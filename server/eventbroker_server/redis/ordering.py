@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from eventbroker_server.ports import Bringing, GroupState, InLine, Line, Waiting
 
-_LATER_MS = 1_000
+_LATER_MS = 10_000  # what it waits for is due at some time, and goes before it then
 
 
 class Ordering(Scripted):
@@ -44,17 +44,17 @@ class Ordering(Scripted):
         left_out: list[int] = fresh(await self._run("line_up", names, *args))
         return left_out
 
-    async def released(self, shard: int, group: str, most: int) -> list[int]:
+    async def released(self, shard: int, group: str, most: int) -> dict[int, float]:
         async with translated():
-            seconds, micros = await self._redis.time()
-            now = seconds * 1000 + micros // 1000
-            found = await self._redis.zrangebyscore(self._keys(shard).released(group), "-inf", now, 0, most)
-        return [int(position) for position in found]
+            found = await self._redis.zrange(self._keys(shard).released(group), 0, most - 1, withscores=True)
+        return {int(position): since for position, since in found}
 
-    async def bring(self, shard: int, group: str, generation: int, decisions: Sequence[Bringing]) -> None:
+    async def bring(
+        self, shard: int, group: str, generation: int, decisions: Sequence[Bringing], filter_text: str
+    ) -> None:
         keys = self._keys(shard)
         names = [keys.state(group), keys.queued(group), keys.done(group), keys.signals, keys.retry(group, generation)]
-        args: list[object] = [group, generation, self.process, _LATER_MS]
-        for position, what, failed, tenant, body in decisions:
-            args += (position, what.value, "" if failed is None else failed, tenant, body)
+        args: list[object] = [group, generation, self.process, filter_text, _LATER_MS]
+        for position, since, what, failed, tenant, body in decisions:
+            args += (position, f"{since:.0f}", what.value, "" if failed is None else failed, tenant, body)
         fresh(await self._run("bring", names, *args))

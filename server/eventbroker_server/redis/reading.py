@@ -18,7 +18,7 @@ from eventbroker_server.ports import (
 from eventbroker_server.redis.connection import translated
 from eventbroker_server.redis.keys import NOBODY
 from eventbroker_server.redis.rescuing import Rescuing
-from eventbroker_server.redis.script import entry_id, fresh, place, state_of
+from eventbroker_server.redis.script import Index, entry_id, fresh, place, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -137,18 +137,13 @@ class Reading(Rescuing):
 
     async def drop(self, shard: int, group: str, generation: int, received: Sequence[Received]) -> None:
         keys = self._keys(shard)
-        streams: dict[str, list[str]] = {}
+        index = Index()
+        items: list[object] = []
         for entry in received:
-            streams.setdefault(entry.stream, []).append(entry_id(entry.position, entry.retry))
-        own = {BACKFILL: keys.backfill(group, generation), RETRY: keys.retry(group, generation)}
-        async with translated():
-            for stream, ids in streams.items():
-                name = own.get(stream) or keys.events(stream)
-                await self._redis.xack(name, group, *ids)
-                if stream in own:
-                    await self._redis.xdel(name, *ids)
-                if stream == RETRY:
-                    await self._redis.zrem(keys.adrift(group), *(id.partition("-")[2] for id in ids))
+            items += (index[entry.stream], entry_id(entry.position, entry.retry), entry.position)
+        names = [keys.state(group), keys.queued(group), keys.adrift(group), keys.signals]
+        names += self._lanes(keys, group, generation, index.types)
+        await self._run("drop", names, group, generation, self.process, *items)
 
 
 def _received(stream: str, entry: Any, number: int) -> Received:

@@ -62,6 +62,9 @@ for stream, ids in pairs(done) do
     end
   end
 end
+if state[2] then -- also what a seek brought may have a row
+  retried = redis.call('EXISTS', KEYS[4]) == 1 and positions or {}
+end
 for _, position in ipairs(retried) do
   local failed = redis.call('HGET', KEYS[4], position)
   if failed then

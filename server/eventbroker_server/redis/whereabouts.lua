@@ -32,7 +32,7 @@ if state[4] then
   if before and before ~= ARGV[3] then
     return {6, tonumber(before)}
   end
-  if lines_of(state[4]).is_released(ARGV[3]) or lines_of(state[4]).is_queued(ARGV[3]) then
+  if lines_of(state[4]).is_coming(ARGV[3]) or lines_of(state[4]).is_queued(ARGV[3]) then
     return {3}
   end
 end

@@ -1,11 +1,11 @@
-"""What the lines of a group that is fed in turn promise to brokers that are slow: found in review."""
+"""What the lines of a group that is fed in turn promise to brokers that are slow."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 import pytest
-from eventbroker_server.ports import Bring, Bringing, Entry, InLine, Line, Membership, Waiting
+from eventbroker_server.ports import Bring, Bringing, Entry, InLine, Line, Membership, Stale, Waiting
 
 from tests.contract.test_streams import ANN, GROUP, USER, Shard, ack, held, new_shard, shard
 
@@ -31,9 +31,12 @@ async def feed(shard: Shard, state: GroupState, upto: int, *positions: int, ask:
     return await shard.streams.feed_lines(0, GROUP, state, upto, entries, FILTER)
 
 
-async def bring(shard: Shard, position: int, failed: int | None) -> None:
-    go = Bringing(position, Bring.GO, failed, "acme", b"event %d" % position)
-    await shard.streams.bring(0, GROUP, 1, [go])
+async def bring(shard: Shard, position: int, failed: int | None, since: float | None = None) -> None:
+    """What was decided of an event that was released at some moment; of the present release, if it is not said."""
+    if since is None:
+        since = (await shard.streams.released(0, GROUP, 10))[position]
+    go = Bringing(position, since, Bring.GO, failed, "acme", b"event %d" % position)
+    await shard.streams.bring(0, GROUP, 1, [go], FILTER)
 
 
 async def read(shard: Shard) -> list[Received]:
@@ -50,47 +53,32 @@ async def fail(shard: Shard, received: Received) -> None:
 async def test_what_was_decided_before_another_attempt_is_not_brought_for_it(shard: Shard, made: GroupState) -> None:
     """A slow broker has asked PostgreSQL of event 1; another brings it, it fails, and its next attempt is released."""
     await feed(shard, made, 1, 1, ask=True)
+    since = (await shard.streams.released(0, GROUP, 10))[1]
     await bring(shard, 1, None)
     (first,) = await read(shard)
     await fail(shard, first)
     await shard.streams.line_up(0, GROUP, 1, [(Waiting(1, 1), ALICE, None)])
-    await bring(shard, 1, None)  # the slow one: as if there were no row
+    await bring(shard, 1, None, since)  # the slow one: as if there were no row
     await bring(shard, 1, 1)
     (again,) = await read(shard)
     await shard.streams.settle([ack(again, ANN)])
     assert await shard.streams.retried(0, GROUP) == [Waiting(1, 1)]  # or else its row is never deleted
 
 
-async def test_an_event_stands_in_its_line_once_though_it_is_lined_up_before_it_is_fed(
-    shard: Shard, made: GroupState
-) -> None:
+async def test_an_event_that_is_not_fed_yet_is_not_lined_up(shard: Shard, made: GroupState) -> None:
     """A page of history was read; then a seek's dead letter is redriven and due; then the page is fed."""
-    await shard.streams.line_up(0, GROUP, 1, [(Waiting(1, 0), ALICE, None)])
-    state = await feed(shard, made, 2, 1, 2)
-    await bring(shard, 1, 0)
+    assert await shard.streams.line_up(0, GROUP, 1, [(Waiting(1, 0), ALICE, None)]) == [1]
+    await feed(shard, made, 2, 1, 2)
+    assert await shard.streams.line_up(0, GROUP, 1, [(Waiting(1, 0), ALICE, None)]) == []
     (first,) = await read(shard)
     await shard.streams.settle([ack(first, ANN)])
-    assert await shard.streams.released(0, GROUP, 10) == [2]
-    assert state.released
+    assert await shard.streams.retried(0, GROUP) == [Waiting(1, 0)]  # one delivery did for both
+    assert list(await shard.streams.released(0, GROUP, 10)) == [2]
 
 
-async def test_an_event_that_stands_twice_in_its_line_ends_no_step_with_an_error(
-    shard: Shard, made: GroupState
-) -> None:
-    """As above, in a group where a dead event of another aggregate holds back what follows it."""
-    other = InLine(Entry(1, USER, "acme", b"event 1"), Line("acme/User/bob", ""), ask=False)
-    state = await shard.streams.feed_lines(0, GROUP, made, 1, [other], FILTER)
-    (dead,) = await read(shard)
-    await shard.streams.set_aside(0, GROUP, 1, [held(dead, ANN)], note="", spare_extended=False)
-    await shard.streams.forget(0, GROUP, 1, [held(dead, shard.streams.aside)], dead={1}, hold=True)
-    await shard.streams.line_up(0, GROUP, 1, [(Waiting(2, 0), ALICE, None)])
-    await feed(shard, state, 2, 2)
-    await bring(shard, 2, 0)
-    (first,) = await read(shard)
-    await shard.streams.settle([ack(first, ANN)])
-    await bring(shard, 2, None)  # released again
-
-
-async def test_what_is_beyond_what_is_fed_is_not_lined_up(shard: Shard, made: GroupState) -> None:
-    await feed(shard, made, 1)
-    assert await shard.streams.line_up(0, GROUP, 1, [(Waiting(3, 0), ALICE, None)]) == [3]
+async def test_an_older_filter_decides_nothing(shard: Shard, made: GroupState) -> None:
+    await feed(shard, made, 1, 1, ask=True)
+    ((position, since),) = (await shard.streams.released(0, GROUP, 10)).items()
+    with pytest.raises(Stale):
+        await shard.streams.bring(0, GROUP, 1, [Bringing(position, since, Bring.OVER)], "user.*")
+    assert list(await shard.streams.released(0, GROUP, 10)) == [1]

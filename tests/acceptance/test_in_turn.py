@@ -1,4 +1,4 @@
-"""What may get stuck, or out of order, in groups that are fed in turn: found in review."""
+"""What may get stuck, or out of order, in groups that are fed in turn."""
 
 from __future__ import annotations
 
