@@ -77,7 +77,10 @@ class Ordering:
         name = str(group.key)
         released = await self._streams.released(shard, name, _PAGE)
         turns = await self._store.turns(group.key, shard, list(released), _PAGE_BYTES)
-        if any(turn.waits for turn in turns) and await self.forget_settled(group.key, shard, generation):
+        if any(
+            turn.waits for turn in turns
+        ):  # for what is settled, maybe, and was forgotten by another broker just now
+            await self.forget_settled(group.key, shard, generation)
             turns = await self._store.turns(group.key, shard, list(released), _PAGE_BYTES)
         unwanted = [turn for turn in turns if turn.dropped or not _wanted(group, turn)]
         dropped = [Waiting(turn.stored.position, turn.failed) for turn in unwanted if turn.failed is not None]
@@ -102,13 +105,11 @@ class Ordering:
         if decisions:
             await self._streams.bring(shard, name, generation, decisions, group.filter_text)
 
-    async def forget_settled(self, key: GroupKey, shard: int, generation: int) -> bool:
-        """Forget what waited for another attempt, and is settled; whether there was any."""
-        settled = await self._streams.retried(shard, str(key))
-        if settled:
+    async def forget_settled(self, key: GroupKey, shard: int, generation: int) -> None:
+        """Forget what waited for another attempt, and is settled."""
+        if settled := await self._streams.retried(shard, str(key)):
             await self._store.settled(key, shard, generation, settled)
             await self._streams.unmark(shard, str(key), [event.position for event in settled])
-        return bool(settled)
 
     def _decide(self, group: Group, turn: Turn, since: float, *, over: bool) -> Bringing:
         if over or (turn.dead and turn.failed is None):
