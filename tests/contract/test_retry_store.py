@@ -125,6 +125,17 @@ async def test_the_failure_that_an_event_died_of_is_not_counted_again_after_a_re
     assert await retries.due() == [Waiting(1, 1)]
 
 
+async def test_an_event_is_not_given_up_behind_one_that_was_redriven_meanwhile(retries: Retries, pool: Pool) -> None:
+    async def bury(position: int, behind: int) -> set[int]:
+        return (await retries.store.bury(GROUP, 0, retries.generation, {position: behind})).dead
+
+    await retries.record(failure(1, "a", rejected=True))
+    assert await bury(2, 1) == {2}
+    await PostgresDeadLetterStore(pool).redrive(KEY, DeadLetterFilter(), 10, 0.0, dry_run=False)
+    assert (await bury(2, 1), await bury(3, 2), await dead(pool)) == (set(), set(), [])
+    assert await retries.due() == [Waiting(1, 0), Waiting(2, 0)]
+
+
 async def test_after_the_last_attempt_an_event_is_dead(retries: Retries, pool: Pool) -> None:
     for delivery in ("a", "b", "c"):
         assert await dead(pool) == []

@@ -90,10 +90,10 @@ class Ordering:
             if group.hold and turn.dead_before and turn.stored.position not in over
         }
         if behind:
-            buried, died = await self._store.bury(group, shard, generation, behind)
-            over |= buried
-            for one in died:
-                self._announcer.died(group.key, shard, one)
+            buried = await self._store.bury(group, shard, generation, behind)
+            over |= buried.dead
+            for died in buried.died:
+                self._announcer.died(group.key, shard, died)
         decisions = [
             self._decide(group, turn, released[turn.stored.position], over=turn.stored.position in over)
             for turn in turns

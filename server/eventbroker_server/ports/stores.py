@@ -244,12 +244,9 @@ class RetryStore(Protocol):
     async def turns(self, key: GroupKey, shard: int, positions: Sequence[int], size: int) -> list[Turn]:
         """Of the events at these positions the first; fewer, but at least one, if they are more than `size` bytes."""
 
-    async def bury(
-        self, group: Group, shard: int, generation: int, behind: Mapping[int, int]
-    ) -> tuple[set[int], list[Died]]:
-        """Give up events (by position) since another of their aggregate (its position) was given up before, if it still
-        is; answer which are given up, and what is new of it. Nothing, if the group is of another generation. Safe to
-        repeat."""
+    async def bury(self, group: Group, shard: int, generation: int, behind: Mapping[int, int]) -> Recorded:
+        """Give up events (by position) since another of their aggregate (its position) was given up before, and was not
+        redriven meanwhile. Nothing, if the group is of another generation. Safe to repeat."""
 
     async def waiting_groups(self, asked: Collection[tuple[GroupKey, int]]) -> list[WaitingGroup]:
         """Those of these groups and shards that have any."""

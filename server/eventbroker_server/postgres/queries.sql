@@ -332,14 +332,15 @@ FROM (
 WHERE bytes_before < $5;
 
 -- name: hold_dead
--- Which of these are dead letters since the last seek; they stay so to the end of the transaction.
+-- Which of these are dead letters since the last seek; they stay so to the end of the transaction. All who lock several
+-- do it in this order.
 SELECT dead.position
 FROM eventbroker.dead_letters AS dead
 JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
 WHERE dead.tenant_id = $1 AND dead.name = $2 AND dead.shard = $3 AND dead.position = ANY ($4::bigint[])
     AND dead.dead_at > place.sought_at
-ORDER BY dead.position
-FOR SHARE OF dead;
+ORDER BY dead.dead_at, dead.shard, dead.position
+FOR UPDATE OF dead;
 
 -- name: seek
 -- Going back, what the group may have been given so far comes again: up to the head, as nothing tells it more closely.

@@ -75,26 +75,24 @@ class PostgresRetryStore:
         said = ("failed", "dropped", "dead", "waits", "dead_before")
         return [Turn(stored_event(row), *(row[column] for column in said)) for row in rows]
 
-    async def bury(
-        self, group: Group, shard: int, generation: int, behind: Mapping[int, int]
-    ) -> tuple[set[int], list[Died]]:
+    async def bury(self, group: Group, shard: int, generation: int, behind: Mapping[int, int]) -> Recorded:
         place = (*group.key, shard)
         async with self._pool.transaction() as connection:
             if await connection.fetchval(QUERIES["hold_generation"], *place) != generation:
-                return set(), []
-            rows = await connection.fetch(QUERIES["hold_dead"], *place, list(set(behind.values())))
-            still = {row["position"] for row in rows}
+                return Recorded([], set())
+            held = await connection.fetch(QUERIES["hold_dead"], *place, sorted({*behind, *behind.values()}))
+            dead = {row["position"] for row in held}
             items = [
                 (position, 0, f"behind:{generation}:{before}", _entry("", _behind(before), 0), False)
                 for position, before in sorted(behind.items())
-                if before in still
+                if before in dead
             ]
             if not items:
-                return set(), []
-            died = await connection.fetch(QUERIES["save_dead_letters"], *place, *zip(*items, strict=True))
+                return Recorded([], set())
             buried = [item[0] for item in items]
+            died = await connection.fetch(QUERIES["save_dead_letters"], *place, *zip(*items, strict=True))
             await connection.execute(QUERIES["drop_retries"], *place, buried)
-        return set(buried), [Died(*row) for row in died]
+        return Recorded([Died(*row) for row in died], set(buried))
 
     async def trouble(self, key: GroupKey, shard: int, position: int) -> Trouble | None:
         async with self._pool.connection() as connection:
