@@ -134,6 +134,23 @@ async def test_a_dead_event_lets_the_next_of_its_aggregate_go(broker: Client) ->
         assert await dead_letters(broker) == []
 
 
+@pytest.mark.parametrize("fails_first", [True, False], ids=["which-waits", "which-fails-then"])
+async def test_a_redriven_event_goes_before_a_later_one_that_fails(broker: Client, *, fails_first: bool) -> None:
+    await ordered_group(broker)
+    async with await broker.subscribe("g") as stream:
+        await broker.publish(of("a", "a1"), of("a", "a2"))
+        await broker.nack(ack_ids(await comes(stream, "a1")), NACK_ACTION_DEAD_LETTER, reason="poison")
+        second = ack_ids(await comes(stream, "a2"))
+        if fails_first:
+            assert await broker.nack(second, seconds=2) == [DONE]
+        assert await redrive(broker) == 1
+        if not fails_first:
+            await eventually(lambda: _is(broker, "a1", groups.DELIVERY_STATE_BEHIND))
+            assert await broker.nack(second, seconds=2) == [DONE]
+        await settle(broker, await comes(stream, "a1"))
+        await settle(broker, await comes(stream, "a2"))
+
+
 async def _is(client: Client, event_id: str, wanted: int) -> bool:
     return (await state(client, event_id)).state == wanted
 
