@@ -97,7 +97,7 @@ class GroupNotFound(BrokerError):
 
     reason = "GROUP_NOT_FOUND"
 
-    def __init__(self, group: str, tenant_id: str) -> None:
+    def __init__(self, group: str = "", tenant_id: str = "") -> None:
         """Without a tenant one of all tenants is meant."""
         super().__init__(group=group, tenant_id=tenant_id)
 
