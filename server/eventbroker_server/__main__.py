@@ -13,7 +13,7 @@ import uvloop
 from eventbroker_server import logs
 from eventbroker_server.app import Endpoints, announced, running
 from eventbroker_server.domain.errors import BrokerError
-from eventbroker_server.settings import Settings
+from eventbroker_server.settings import Settings, default_data_dir
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ async def _serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with running(settings) as endpoints, announced(settings, endpoints):
-        _say_ready(endpoints)
+        _say_ready(settings, endpoints)
         _collect_less_often()
         await stop.wait()
         log.info("stopping")
@@ -51,8 +51,10 @@ def _collect_less_often() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
-def _say_ready(endpoints: Endpoints) -> None:
+def _say_ready(settings: Settings, endpoints: Endpoints) -> None:
     sys.stdout.write(READY.format(target=endpoints.target))
+    if endpoints.postgres or endpoints.redis:
+        sys.stdout.write(f"  Events are kept in {settings.data_dir or default_data_dir()}\n")
     sys.stdout.flush()
 
 

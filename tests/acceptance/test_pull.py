@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import pytest
 from eventbroker.v1 import subscriber_service_pb2 as pb
-from eventbroker.v1.group_service_pb2 import DeleteGroupRequest
+from eventbroker.v1.group_service_pb2 import DeleteGroupRequest, LogPoint, SeekGroupRequest
 from google.protobuf.duration_pb2 import Duration
 
 from tests.acceptance.refused import refused
@@ -212,3 +212,16 @@ async def test_a_bad_pull_names_each_field(broker: Client) -> None:
     for request, fields in cases:
         found = await refused(broker.subscriber.Pull(request), grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
         assert found.violations.keys() == fields, request
+
+
+async def test_a_replay_at_a_pace_comes_without_stalls(broker: Client) -> None:
+    await publish(broker, 40)
+    assert len(await pulled(broker, 40)) == 40
+    request = SeekGroupRequest(name="g", to=LogPoint(edge=pb.START_POINT_EARLIEST), max_events_per_second=20)
+    await broker.groups.SeekGroup(request, timeout=TIMEOUT)
+    got = 0
+    while got < 40:
+        deliveries = await pull(broker, wait=2, max_events=64)
+        assert deliveries
+        await broker.ack(ack_ids(deliveries))
+        got += len(deliveries)

@@ -251,4 +251,4 @@ class Groups:
 
 
 def _not_found(key: GroupKey) -> GroupNotFound:
-    return GroupNotFound(group=key.name, tenant_id=key.tenant_id)
+    return GroupNotFound(key.name, key.tenant_id)

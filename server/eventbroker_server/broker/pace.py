@@ -30,6 +30,8 @@ class Pace:
         """How many events may be fed now, at so many a second. Raises Stale."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._next:
+            if self._left <= 0:
+                self._alarm = self._next  # a timer may go off a moment early
             return self._left
         events = math.ceil(rate * _TURN)
         taken, wait = await self._streams.turn(self._shard, self._group, state, events / rate)

@@ -74,7 +74,7 @@ class Puller:
         finally:
             consumer.ask(0)
         if consumer.closing is ClosingReason.GROUP_DELETED:
-            raise GroupNotFound(group=self.key.name)
+            raise GroupNotFound(self.key.name, self.key.tenant_id)
         raise ShuttingDown
 
     async def kept(self, subscription: Subscription) -> None:

@@ -142,7 +142,7 @@ class Subscriptions:
         group = await self.group(key)
         if group is None:
             if not self._create_groups:
-                raise GroupNotFound(group=key.name, tenant_id=wish.tenant)
+                raise GroupNotFound(key.name, key.tenant_id)
             group = await self._groups.ensure(wanted, from_latest=bool(wish.from_latest))
         if (wish.patterns and group.filter != wanted.filter) or (
             wish.ack_deadline is not None and group.ack_deadline != wish.ack_deadline
@@ -237,7 +237,7 @@ class Subscriptions:
             else:
                 await delivery.checkpoint()
         except (Stale, StreamsUnavailable, StoreUnavailable) as exc:
-            log.info("ended without a last word: %s", exc, extra={"group": delivery.name})
+            log.info("ended without a last checkpoint: %r", exc, extra={"group": delivery.name})
 
     def close(self) -> None:
         """Open no more, and end all streams with a farewell."""

@@ -97,6 +97,14 @@ class GroupNotFound(BrokerError):
 
     reason = "GROUP_NOT_FOUND"
 
+    def __init__(self, group: str = "", tenant_id: str = "") -> None:
+        """Without a tenant one of all tenants is meant."""
+        super().__init__(group=group, tenant_id=tenant_id)
+
+    def message(self) -> str:
+        tenant = self.details["tenant_id"]
+        return f"There is no group {self.details['group']} of {f'tenant {tenant}' if tenant else 'all tenants'}."
+
 
 class DeadLetterNotFound(BrokerError):
     """The group has no such dead letter."""
@@ -139,7 +147,7 @@ class PermissionDenied(BrokerError):
 
 
 class TenantForbidden(PermissionDenied):
-    """The tenant is not the caller's."""
+    """The tenant is not the caller's, or reserved."""
 
     reason = "TENANT_FORBIDDEN"
 

@@ -56,6 +56,8 @@ def filter_of(
         moments[field] = moment_of(getattr(message, field)) if field in said else None
         if field in said and moments[field] is None:
             wrong(field, _TIME_RULE)
+    if (after := moments["dead_after"]) and (before := moments["dead_before"]) and after >= before:
+        wrong("dead_before", "must be later than dead_after")
     return DeadLetterFilter(
         types=TypeFilter.of(*message.event_types),
         aggregate_type=message.aggregate_type,

@@ -115,7 +115,7 @@ class DeadLetterServicer(DeadLetterServiceServicer):
         PRINCIPAL.get().tenant_for(tenant)
         key = GroupKey.of(tenant, request.group)
         if await self._groups.find(key) is None:
-            raise GroupNotFound(group=request.group)
+            raise GroupNotFound(key.name, key.tenant_id)
         return key
 
 

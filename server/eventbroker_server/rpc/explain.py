@@ -19,8 +19,8 @@ _SENTENCES = {
     DeliveryState.WAITING: "It waits for a consumer with credit.",
     DeliveryState.OUT: "Consumer {said.consumer_id} has it until {until}, unless it asks for more time.",
     DeliveryState.FAILING: "An attempt failed just now, which is being recorded.",
-    DeliveryState.RETRY: "{said.failed} attempts failed, the last with: {said.error}. The next is due at {until}.",
-    DeliveryState.DEAD: "It is a dead letter since {until}, after {said.failed} attempts, the last with: {said.error}.",
+    DeliveryState.RETRY: "Attempt {said.failed} failed: {said.error}. The next is due at {until}.",
+    DeliveryState.DEAD: "It is a dead letter since {until}, after attempt {said.failed}: {said.error}.",
     DeliveryState.BEHIND: "It waits for event {said.behind} of its aggregate, which goes before it.",
     DeliveryState.SETTLED: "It is settled, or lies before the place where the group began or was moved to.",
 }
@@ -31,6 +31,8 @@ def explained(said: Explanation) -> pb.ExplainDeliveryResponse:
     sentence = _SENTENCES[said.state].format(said=said, until=until)
     if said.state is DeliveryState.RETRY and not said.failed:
         sentence = f"It was a dead letter and is redriven: it is due at {until}."
+    if said.state is DeliveryState.DEAD and not said.failed:
+        sentence = f"It is a dead letter since {until}, and was never delivered: it is {said.error}."
     if said.paused and said.state not in (DeliveryState.FILTERED, DeliveryState.SETTLED, DeliveryState.DEAD):
         sentence += " The group is paused."
     response = pb.ExplainDeliveryResponse(

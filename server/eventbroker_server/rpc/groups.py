@@ -131,7 +131,9 @@ class GroupServicer(GroupServiceServicer):
         violations = _name_faults(request)
         paths = set(request.update_mask.paths)
         if not paths or paths - set(_MASKABLE):
-            violations.append(Violation("update_mask", f"must name one or more of {', '.join(_MASKABLE)}"))
+            wrong = ", ".join(sorted(paths - set(_MASKABLE)))
+            rule = f"must name one or more of {', '.join(_MASKABLE)}" + (f"; not {wrong}" if wrong else "")
+            violations.append(Violation("update_mask", rule))
         change = GroupChange(
             filter=_filter(request, violations) if "event_types" in paths else None,
             ack_deadline=self._ack_deadline(request, violations) if "ack_deadline" in paths else None,

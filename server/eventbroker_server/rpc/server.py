@@ -100,7 +100,8 @@ class Server:
         try:
             bound: int = self._server.add_insecure_port(f"{address}:{port}")
         except RuntimeError as exc:
-            raise BadSetting("port", f"{port} cannot be listened to on {host}: is it in use?") from exc
+            rule = f"{port} cannot be listened to on {host}: is it in use? EVENTBROKER_PORT sets another"
+            raise BadSetting("port", rule) from exc
         await self._server.start()
         return bound
 
