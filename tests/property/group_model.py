@@ -10,9 +10,12 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from tests.client import ALREADY_SETTLED, DONE, OUTDATED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CLOSE = 0.1  # seconds to a deadline that nobody can be sure about
 
@@ -204,11 +207,11 @@ class GroupModel:
             attempts >= self.max_attempts and (one is None or one.deadline < time.time() + CLOSE)
         )
 
-    def redriven(self) -> None:
-        """All dead letters are to come again."""
-        for event_id in self.letters:
+    def redriven(self, event_ids: Iterable[str]) -> None:
+        """These dead letters are to come again."""
+        for event_id in event_ids:
             if self.states[event_id] is not State.DEAD:
                 self.twice.add(event_id)
             self.states[event_id] = State.DUE
             self.failed[event_id] = 0
-        self.letters.clear()
+            del self.letters[event_id]

@@ -120,9 +120,10 @@ class InTurnModel(GroupModel):
         self.awaited.clear()
         self.unsure.clear()
 
-    def redriven(self) -> None:
+    def redriven(self, event_ids: Iterable[str]) -> None:
+        event_ids = list(event_ids)
         if not self.hold:
-            gone = {*self.letters, *(event_id for event_id in self.due if self.may_die(event_id))}
+            gone = {*event_ids, *(event_id for event_id in self.due if self.may_die(event_id))}
             self.late |= gone
             self.awaited |= gone
-        super().redriven()
+        super().redriven(event_ids)

@@ -77,9 +77,7 @@ class Ordering:
         name = str(group.key)
         released = await self._streams.released(shard, name, _PAGE)
         turns = await self._store.turns(group.key, shard, list(released), _PAGE_BYTES)
-        if any(
-            turn.waits for turn in turns
-        ):  # for what is settled, maybe, and was forgotten by another broker just now
+        if any(turn.waits for turn in turns):  # maybe for what is settled, and forgotten by another broker just now
             await self.forget_settled(group.key, shard, generation)
             turns = await self._store.turns(group.key, shard, list(released), _PAGE_BYTES)
         unwanted = [turn for turn in turns if turn.dropped or not _wanted(group, turn)]
