@@ -615,7 +615,7 @@ class GroupMachine(RuleBasedStateMachine):
 
 @pytest.mark.parametrize(
     ("modes", "examples"),
-    [((AS_IT_COMES, AS_IT_COMES), 16), ((SKIP, HOLD), 7), ((HOLD, SKIP), 7), ((FAIR, FAIR_HOLD), 7)],
+    [((AS_IT_COMES, AS_IT_COMES), 16), ((SKIP, HOLD), 10), ((HOLD, SKIP), 10), ((FAIR, FAIR_HOLD), 10)],
     ids=["as-it-comes", "ordered", "held", "fair"],
 )
 @pytest.mark.parametrize("engines", ["wheel"], indirect=True)
