@@ -23,6 +23,7 @@ from eventbroker_server.postgres.queries import QUERIES
 from eventbroker_server.postgres.retry_store import PostgresRetryStore
 
 from tests.domain_events import domain_event
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -134,6 +135,23 @@ async def test_an_event_is_not_given_up_behind_one_that_was_redriven_meanwhile(r
     await PostgresDeadLetterStore(pool).redrive(KEY, DeadLetterFilter(), 10, 0.0, dry_run=False)
     assert (await bury(2, 1), await bury(3, 2), await dead(pool)) == (set(), set(), [])
     assert await retries.due() == [Waiting(1, 0), Waiting(2, 0)]
+
+
+async def test_what_dies_while_a_seek_waits_for_it_died_before_the_seek(retries: Retries, pool: Pool) -> None:
+    async with pool.transaction() as connection:
+        await connection.execute(QUERIES["hold_generation"], *KEY, 0)
+        seeking = asyncio.create_task(PostgresGroupStore(pool).seek(KEY, {0: 0}))
+        await eventually(lambda: _somebody_waits(pool))
+        died = ([1], [1], ["d"], ['{"error": "poison"}'], [True])
+        await connection.execute(QUERIES["save_dead_letters"], *KEY, 0, *died)
+    assert await seeking
+    (turn,) = await retries.store.turns(KEY, 0, [1], 1_000_000)
+    assert not turn.dead
+
+
+async def _somebody_waits(pool: Pool) -> bool:
+    async with pool.connection() as connection:
+        return bool(await connection.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
 
 
 async def test_after_the_last_attempt_an_event_is_dead(retries: Retries, pool: Pool) -> None:

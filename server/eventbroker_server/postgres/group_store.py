@@ -93,6 +93,7 @@ class PostgresGroupStore:
     async def seek(self, key: GroupKey, checkpoints: Mapping[int, int], pace: float = 0.0) -> bool:
         async with self._pool.transaction() as connection:
             for shard, checkpoint in sorted(checkpoints.items()):  # in one order, so that two never wait for each other
+                await connection.execute(QUERIES["hold_place"], *key, shard)
                 if not await connection.fetchval(QUERIES["seek"], *key, shard, checkpoint, pace):
                     return False
                 await connection.execute(QUERIES["forget_retries"], *key, shard)

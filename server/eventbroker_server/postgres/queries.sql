@@ -342,6 +342,10 @@ WHERE dead.tenant_id = $1 AND dead.name = $2 AND dead.shard = $3 AND dead.positi
 ORDER BY dead.dead_at, dead.shard, dead.position
 FOR UPDATE OF dead;
 
+-- name: hold_place
+-- What dies while this waits for it has died before the seek. The seek itself would take the time before it waits.
+SELECT true FROM eventbroker.group_shards WHERE tenant_id = $1 AND name = $2 AND shard = $3 FOR NO KEY UPDATE;
+
 -- name: seek
 -- Going back, what the group may have been given so far comes again: up to the head, as nothing tells it more closely.
 UPDATE eventbroker.group_shards g
