@@ -106,9 +106,9 @@ class ShardMembership:
     async def _open(self) -> None:
         if self._membership is None:  # first: an ephemeral group may start at the latest as of now
             self._membership = await self._first_membership()
+        membership = self._membership  # a checkpoint may forget it meanwhile
         types = await self._streams.types(self.shard)
         joining = self.group.joins(types)
-        membership = self._membership
         wanted = self.group.filter_text
         state = await self._streams.open_group(
             self.shard, self._name, joining, membership, make=False, filter_text=wanted, in_turn=self.group.in_turn
