@@ -132,8 +132,9 @@ class Retries:
     async def unsettled(self, key: GroupKey, shard: int, positions: Sequence[int]) -> set[int]:
         """Which of these events, none of which is pending, are not settled: they wait for another attempt, or are dead.
         Raises StoreUnavailable, StreamsUnavailable."""
+        # In this order: a row goes before the mark that its event is settled.
+        settled = set(await self._streams.retried(shard, str(key)))
         found = await self._store.unsettled(key, shard, positions)
-        settled = set(await self._streams.retried(shard, str(key))) if found else set()
         return {event.position for event in found if event not in settled}
 
     async def run(self, memberships: Callable[[], Iterable[ShardMembership]]) -> None:
