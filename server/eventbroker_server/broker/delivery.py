@@ -200,7 +200,7 @@ class Delivery:
                 most = min(consumer.credit(), consumer.flow.max_batch_events)
                 if most <= 0:
                     continue
-                generation = membership.generation
+                generation, replay_to = membership.generation, membership.replay_to
                 consumer.doubtful.add(membership.shard)
                 entries, unread, whole = await membership.read(consumer.name, most)
                 consumer.doubtful.discard(membership.shard)
@@ -218,7 +218,7 @@ class Delivery:
                     continue
                 self._busy = self._busy or len(entries) > _FEW
                 for entry in entries:
-                    consumer.give(membership.shard, generation, entry, membership.replay_to)
+                    consumer.give(membership.shard, generation, entry, replay_to)
                 more = more or unread
             if membership.caught_up and not more:
                 self._tell_caught_up()

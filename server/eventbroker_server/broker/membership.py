@@ -67,7 +67,8 @@ class ShardMembership:
         self._state: GroupState | None = None
         self._opening = asyncio.Lock()
         self._lost = False  # the state is not to be relied on; set at any moment, also while a step is under way
-        self._membership: Membership | None = None  # as of the last time that PostgreSQL was asked
+        self._membership: Membership | None = None  # of the state, as PostgreSQL had it
+        self._counted = 0  # so far generations were counted up, as is known here
 
     @property
     def generation(self) -> int:
@@ -105,46 +106,57 @@ class ShardMembership:
 
     async def _open(self) -> None:
         if self._membership is None:  # first: an ephemeral group may start at the latest as of now
-            self._membership = await self._first_membership()
-        membership = self._membership  # a checkpoint may forget it meanwhile
+            self._membership = await self._ask_membership()
+        membership = self._membership
+        if membership.generation < self._counted:
+            membership = await self._ask_membership()
         types = await self._streams.types(self.shard)
-        joining = self.group.joins(types)
-        wanted = self.group.filter_text
-        state = await self._streams.open_group(
-            self.shard, self._name, joining, membership, make=False, filter_text=wanted, in_turn=self.group.in_turn
-        )
-        if state is None:
-            last = max(membership.generation, self.generation)  # a generation must not come twice
-            membership = self._membership = await self._next_generation(membership._replace(generation=last))
-            state = await self._streams.open_group(
-                self.shard, self._name, joining, membership, make=True, filter_text=wanted, in_turn=self.group.in_turn
+        joining, wanted = self.group.joins(types), self.group.filter_text
+
+        async def open_at(place: Membership, *, make: bool) -> GroupState | None:
+            return await self._streams.open_group(
+                self.shard, self._name, joining, place, make=make, filter_text=wanted, in_turn=self.group.in_turn
             )
+
+        state = await open_at(membership, make=False)
+        if state is None:
+            membership = await self._next_generation(membership)
+            state = await open_at(membership, make=True)
             if state is None:
                 raise Stale
             log.info(
                 "group made anew",
                 extra={"group": self._name, "shard": self.shard, "after": state.fed, "live_after": state.backfill_to},
             )
+        if state.generation != membership.generation:  # somebody else made it anew
+            membership = await self._ask_membership()
         if self._state is None or self._state.generation != state.generation:
             self.caught_up = not state.backfilling and state.waiting == 0
         self.types = joining
         self._joined_by = wanted
         self._known_types = len(types)
-        self._state = state
+        self._state, self._membership = state, membership
 
     def lose(self) -> None:
         """Things in Redis are not as they were: open again."""
         self._lost = True
 
-    async def _first_membership(self) -> Membership:
+    async def _ask_membership(self) -> Membership:
         if not self.group.ephemeral:
             return await self._groups.membership(self.group.key, self.shard)
+        if self._membership is not None:
+            return self._membership
         return Membership(await self._log.head(self.shard) if self._from_latest else 0, 1)
 
     async def _next_generation(self, last: Membership) -> Membership:
-        if not self.group.ephemeral:
-            return await self._groups.next_generation(self.group.key, self.shard, last.generation)
-        return Membership(last.checkpoint, last.generation + 1)
+        """Count it up. Raises Stale if somebody else did: who counted one makes it, so that none comes twice."""
+        if self.group.ephemeral:
+            return last._replace(generation=max(last.generation, self.generation) + 1)
+        counted = await self._groups.next_generation(self.group.key, self.shard, last.generation)
+        self._counted = last.generation + 1
+        if counted is None:
+            raise Stale
+        return counted
 
     async def read(self, consumer: str, count: int) -> tuple[list[Received], bool, bool]:
         """Take up to `count` entries for a consumer, of which those that the group does not want are settled here;
@@ -222,7 +234,7 @@ class ShardMembership:
             await self._ordering.bring(self.group, self.shard, state.generation)
         if not state.backfilling or state.behind >= _MOST_BEHIND or (most := await self._share(state)) <= 0:
             return bool(state.released)
-        if state.backfill_to - state.fed > _FAR and not self._paced(state):
+        if state.backfill_to - state.fed > _FAR and not self._pace(state):
             upto = state.fed + _FAR
             places = await self._log.places(self.group, self.shard, state.fed, upto)
             self._state = await self._ordering.feed_places(self.group, self.shard, state, upto, places)
@@ -232,21 +244,20 @@ class ShardMembership:
         self.pace.fed(len(events))
         return True
 
-    def _paced(self, state: GroupState) -> bool:
-        """Whether a seek set a pace at which the group is fed now."""
+    def _pace(self, state: GroupState) -> float:
+        """How many events a second a seek lets it be fed now; 0 is as fast as it goes."""
         place = self._membership
-        return place is not None and bool(place.pace) and state.fed < place.paced_to
+        return place.pace if place is not None and state.fed < place.paced_to else 0.0
 
     async def _share(self, state: GroupState) -> int:
         """How many events may be fed now."""
-        if self._membership is None or not self._paced(state):
-            return _PAGE
-        return await self.pace.share(state, self._membership.pace)
+        pace = self._pace(state)
+        return await self.pace.share(state, pace) if pace else _PAGE
 
     async def _read(self, state: GroupState, most: int) -> tuple[list[StoredEvent], int]:
         """A page of history, and up to which position that is all."""
         upto = min(state.backfill_to, state.fed + _PAGE)
-        if self._membership is not None and self._paced(state):
+        if self._membership is not None and self._pace(state):
             upto = min(upto, self._membership.paced_to)
         return await self._log.read_for(self.group, self.shard, state.fed, upto, most)
 
@@ -260,13 +271,14 @@ class ShardMembership:
             key, generation = self.group.key, self.generation
             saved = await self._groups.save_checkpoint(key, self.shard, generation, progress.settled)
             if saved is None:
-                self._membership = None  # another broker counted the generation up
+                self._counted = generation + 1  # by another broker
                 raise Stale
             # Another broker may have looked later and saved earlier: only a fresh look tells.
             if saved > progress.settled and saved > (await self._ask_progress()).settled:
                 # Redis came back older than what PostgreSQL knows: what it holds would be delivered again.
                 log.warning("group went back in time", extra={"group": self._name, "shard": self.shard})
-                self._membership = await self._groups.next_generation(key, self.shard, generation)
+                await self._groups.next_generation(key, self.shard, generation)
+                self._counted = generation + 1
                 raise Stale
         elif self._membership is not None:  # PostgreSQL does not know it
             checkpoint = max(progress.settled, self._membership.checkpoint)
@@ -285,7 +297,7 @@ class ShardMembership:
         now = await self._groups.membership(self.group.key, self.shard)
         if self._state is None or now.generation <= self.generation:
             return False
-        self._membership = now
+        self._counted = now.generation
         self.lose()
         return True
 

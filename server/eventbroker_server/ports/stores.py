@@ -115,8 +115,8 @@ class GroupStore(Protocol):
 
     async def membership(self, key: GroupKey, shard: int) -> Membership: ...
 
-    async def next_generation(self, key: GroupKey, shard: int, after: int) -> Membership:
-        """Count the generation up to after + 1, unless somebody did; answer the membership as it is then."""
+    async def next_generation(self, key: GroupKey, shard: int, after: int) -> Membership | None:
+        """Count the generation up to after + 1, and answer the membership as it is then; None if somebody did."""
 
     async def save_checkpoint(self, key: GroupKey, shard: int, generation: int, position: int) -> int | None:
         """Move the checkpoint forward, never back, and answer it; None if the generation is not the present one."""

@@ -42,10 +42,10 @@ class PostgresGroupStore:
         async with self._pool.connection() as connection:
             return await _membership(connection, key, shard)
 
-    async def next_generation(self, key: GroupKey, shard: int, after: int) -> Membership:
+    async def next_generation(self, key: GroupKey, shard: int, after: int) -> Membership | None:
         async with self._pool.connection() as connection:
-            await connection.execute(QUERIES["next_generation"], *key, shard, after)
-            return await _membership(connection, key, shard)
+            row = await connection.fetchrow(QUERIES["next_generation"], *key, shard, after)
+            return Membership(*row) if row else None
 
     async def save_checkpoint(self, key: GroupKey, shard: int, generation: int, position: int) -> int | None:
         async with self._pool.connection() as connection:

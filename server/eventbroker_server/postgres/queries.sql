@@ -151,8 +151,9 @@ WHERE tenant_id = $1 AND name = $2 AND shard = $3;
 
 -- name: next_generation
 UPDATE eventbroker.group_shards
-SET generation = generation + 1, updated_at = clock_timestamp()
-WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND generation = $4;
+SET generation = $4 + 1, updated_at = clock_timestamp()
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND generation <= $4
+RETURNING checkpoint, generation, replay_to, pace, paced_to;
 
 -- name: save_checkpoint
 UPDATE eventbroker.group_shards
