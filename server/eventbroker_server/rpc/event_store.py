@@ -9,8 +9,11 @@ from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceService
 
 from eventbroker_server.domain.errors import EventNotFound, Violation
 from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
+from eventbroker_server.rpc.aggregates import Aggregates
 from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.convert import event_message
+from eventbroker_server.rpc.event_lists import EventLists
+from eventbroker_server.rpc.event_reads import EventReads
 from eventbroker_server.rpc.rules import raise_if_any
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from eventbroker_server.ports import EventLog
 
 
-class EventStoreServicer(EventStoreServiceServicer):
+class EventStoreServicer(EventLists, EventReads, Aggregates, EventStoreServiceServicer):
     def __init__(self, event_log: EventLog) -> None:
         self._log = event_log
 
