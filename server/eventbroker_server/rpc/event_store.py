@@ -19,12 +19,14 @@ from eventbroker_server.rpc.rules import raise_if_any
 if TYPE_CHECKING:
     import grpc
 
-    from eventbroker_server.ports import EventLog
+    from eventbroker_server.ports import EventLog, SnapshotStore
 
 
 class EventStoreServicer(EventLists, EventReads, Aggregates, EventStoreServiceServicer):
-    def __init__(self, event_log: EventLog) -> None:
+    def __init__(self, event_log: EventLog, snapshots: SnapshotStore, max_snapshot_bytes: int) -> None:
         self._log = event_log
+        self._snapshots = snapshots
+        self._max_snapshot_bytes = max_snapshot_bytes
 
     async def GetEvent(  # noqa: N802 - the name of the RPC
         self, request: pb.GetEventRequest, context: grpc.aio.ServicerContext[pb.GetEventRequest, pb.GetEventResponse]
