@@ -250,7 +250,7 @@ def bad_calls(broker: Client) -> list[tuple[Awaitable[object], dict[str, str]]]:
         (rebuilt(broker, as_of_time=Timestamp(nanos=-1), max_events=1001), {"as_of_time": "nanos", "max_events": "1"}),
         (snapshot(broker, **nobody, max_version=-1), named | {"max_version": "must not be negative"}),
         (listed(broker, **nobody, page_size=1001), named | {"page_size": "must be from 1 to 1000"}),
-        (listed(broker, page_token="x"), {"page_token": "must be a next_page_token"}),
+        (listed(broker, page_token="x"), {"page_token": "must be a next_page_token"}),  # noqa: S106 - of a page
         (
             save(broker, 0, "a b", aggregate_type="", aggregate_id="", json="{"),
             {
