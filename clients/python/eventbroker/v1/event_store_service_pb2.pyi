@@ -835,7 +835,9 @@ class SaveSnapshotRequest(_message.Message):
     """The tenant, a name. Empty: the caller's, if it has one; otherwise required."""
     @_builtins.property
     def snapshot(self) -> Global___Snapshot:
-        """The snapshot, at most 1 MiB of data; create_time is ignored. Required."""
+        """The snapshot: its version is at least 1, its data at most 1 MiB, and not empty where it is binary. create_time is
+        ignored. Required.
+        """
 
     def __init__(
         self,
