@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from eventbroker.v1.event_pb2 import Event
     from eventbroker_server.engines import Engines
 
-EXAMPLES = 40
+EXAMPLES = 80
 NANOS = 10**9
 
 # What happens to an aggregate: a batch of its events, each with a bystander before it or not; or a snapshot, of the
 # version that stands so many before the latest, if there is one.
 batches = st.lists(st.booleans(), min_size=1, max_size=4)
-steps = st.lists(batches | st.integers(0, 6), min_size=1, max_size=12)
+steps = st.lists(batches | st.integers(0, 4), min_size=4, max_size=12)
 
 
 @dataclass
