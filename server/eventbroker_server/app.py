@@ -42,6 +42,7 @@ from eventbroker_server.postgres.migrate import migrate
 from eventbroker_server.postgres.pool import open_pool
 from eventbroker_server.postgres.retry_store import PostgresRetryStore
 from eventbroker_server.postgres.safety import check_postgres
+from eventbroker_server.postgres.snapshots import PostgresSnapshotStore
 from eventbroker_server.redis.connection import check_redis, open_redis
 from eventbroker_server.redis.streams import RedisStreams
 from eventbroker_server.rpc.auth import OpenProvider, check_host
@@ -163,7 +164,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
                 Settling(signer, streams, subscriptions, retries),
                 FlowControl(settings.max_unsettled_events, settings.max_unsettled_bytes, settings.max_batch_events),
             ),
-            EventStoreServicer(event_log),
+            EventStoreServicer(event_log, PostgresSnapshotStore(pool), settings.max_snapshot_bytes),
             DeadLetterServicer(dead_letters, groups, event_log),
             GroupServicer(
                 managed,

@@ -65,6 +65,7 @@ class Settings:
     max_event_bytes: int = 1 * MEBI
     max_publish_bytes: int = 4 * MEBI
     max_publish_events: int = 1_000
+    max_snapshot_bytes: int = 1 * MEBI  # of data
 
     linger: float = 0.006  # how long a small flush, relay or read waits for company under load
 

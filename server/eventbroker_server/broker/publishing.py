@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from eventbroker_server.broker.append import Stored
 from eventbroker_server.broker.decide import Request
 from eventbroker_server.domain.errors import BrokerError, StoreUnavailable, TenantForbidden
-from eventbroker_server.domain.event import SYSTEM_TENANT, shard_of
+from eventbroker_server.domain.event import shard_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Publishing:
     ) -> list[Stored]:
         """Store the events of one tenant, all or none. Raises TenantForbidden, and what Writer.append raises."""
         tenant = events[0].tenant_id
-        if not principal.owns(tenant) or (tenant == SYSTEM_TENANT and principal.tenant != SYSTEM_TENANT):
+        if not principal.writes(tenant):
             raise TenantForbidden(tenant_id=tenant)
         writer = self._writers[shard_of(tenant, len(self._writers))]
         return await writer.append(Request(events, expectations))

@@ -92,6 +92,30 @@ class EventNotFound(BrokerError):
     reason = "EVENT_NOT_FOUND"
 
 
+class AggregateNotFound(BrokerError):
+    """The aggregate has no event, or had none then."""
+
+    reason = "AGGREGATE_NOT_FOUND"
+
+
+class VersionBeyond(BrokerError):
+    """The aggregate has not come to the version that was asked for."""
+
+    reason = "VERSION_BEYOND"
+
+
+class SnapshotNotFound(BrokerError):
+    """There is no such snapshot."""
+
+    reason = "SNAPSHOT_NOT_FOUND"
+
+
+class SnapshotAhead(BrokerError):
+    """The aggregate has not come to the version of the snapshot; nothing was stored."""
+
+    reason = "SNAPSHOT_AHEAD"
+
+
 class GroupNotFound(BrokerError):
     """There is no such group."""
 

@@ -24,6 +24,9 @@ class DataForm(IntEnum):
     BINARY = 3
 
 
+Data = tuple[DataForm, str, bytes]  # form, content type, content
+
+
 class Metadata(NamedTuple):
     """What a publisher says beside the data. Attributes are sorted by key."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from eventbroker_server.domain.errors import TenantForbidden
+from eventbroker_server.domain.event import SYSTEM_TENANT
 
 
 class Role(Enum):
@@ -27,6 +28,10 @@ class Principal:
 
     def owns(self, tenant_id: str) -> bool:
         return self.tenant in (None, tenant_id)
+
+    def writes(self, tenant_id: str) -> bool:
+        """Whether it may add to what is kept of a tenant: the broker's own is reserved."""
+        return self.owns(tenant_id) and (tenant_id != SYSTEM_TENANT or self.tenant == SYSTEM_TENANT)
 
     def tenant_for(self, requested: str) -> str:
         """The tenant of a request that may leave it out; empty when it means all. Raises TenantForbidden."""

@@ -2,11 +2,13 @@
 
 broker/ knows these and nothing of PostgreSQL, Redis or protobuf; postgres/, redis/ and rpc/ keep the promises, and
 tests/contract/ holds them to it on every engine we support. All methods may raise StoreUnavailable (EventLog,
-GroupStore, DeadLetterStore) or StreamsUnavailable (Streams): then what they were to do may have happened or not.
+GroupStore, DeadLetterStore, SnapshotStore) or StreamsUnavailable (Streams): then what they were to do may have happened
+or not.
 """
 
 from __future__ import annotations
 
+from eventbroker_server.ports.snapshots import SnapshotStore
 from eventbroker_server.ports.stores import (
     Appended,
     Collision,
@@ -79,6 +81,7 @@ __all__ = [
     "RetryStore",
     "Row",
     "Signal",
+    "SnapshotStore",
     "Stale",
     "Streams",
     "Trouble",

@@ -56,6 +56,13 @@ class Pool:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
+    @asynccontextmanager
+    async def moment(self) -> AsyncIterator[Any]:
+        """A transaction in which all statements see the database as it was at one moment. It cannot write."""
+        reading = {"isolation": "repeatable_read", "readonly": True}
+        async with self.connection() as connection, connection.transaction(**reading):
+            yield connection
+
 
 @asynccontextmanager
 async def open_pool(settings: Settings, url: str) -> AsyncIterator[Pool]:

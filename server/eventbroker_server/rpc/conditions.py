@@ -11,6 +11,7 @@ from eventbroker_server.rpc.convert import MAX_TAGS
 
 if TYPE_CHECKING:
     from eventbroker.v1 import group_service_pb2 as pb
+    from eventbroker.v1.event_store_service_pb2 import EventFilter
 
 _MOST = 100
 _RULES = {  # how many there may be, and what each is
@@ -22,15 +23,18 @@ CONDITIONS = tuple(_RULES)
 
 
 def condition(
-    request: pb.CreateGroupRequest | pb.UpdateGroupRequest, field: str, violations: list[Violation]
+    request: pb.CreateGroupRequest | pb.UpdateGroupRequest | EventFilter,
+    field: str,
+    violations: list[Violation],
+    within: str = "",
 ) -> frozenset[str]:
-    """What one field of the conditions names."""
+    """What one field of the conditions names. A request is `within` another by the path of a field, with its dot."""
     most, is_right, rule = _RULES[field]
     named = getattr(request, field)
     if len(named) > most:
-        violations.append(Violation(field, f"must be at most {most}"))
+        violations.append(Violation(f"{within}{field}", f"must be at most {most}"))
     violations += [
-        Violation(f"{field}[{number}]", rule) for number, name in enumerate(named[:most]) if not is_right(name)
+        Violation(f"{within}{field}[{number}]", rule) for number, name in enumerate(named[:most]) if not is_right(name)
     ]
     return frozenset(named)
 

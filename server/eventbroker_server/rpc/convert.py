@@ -32,9 +32,12 @@ from eventbroker_server.rpc.wire import field_tag, varint
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from eventbroker.v1 import event_store_service_pb2
     from google.protobuf.timestamp_pb2 import Timestamp
 
-    from eventbroker_server.domain.event import StoredEvent
+    from eventbroker_server.domain.event import Data, StoredEvent
+
+    _WithData = event_pb2.Event | event_store_service_pb2.Snapshot
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DEFAULT_EVENT_VERSION = "v1.0"
@@ -86,7 +89,7 @@ def event_of(message: event_pb2.Event, path: str, max_bytes: int, violations: li
             if descriptor.name in _SET_BY_BROKER:
                 wrong(descriptor.name, "is set by the broker; leave it out")
     timestamp = _timestamp(message, wrong)
-    form, content_type, content = _data(message, wrong)
+    form, content_type, content = data_of(message, wrong)
     metadata = _NO_METADATA
     if message.HasField("metadata"):
         said = message.metadata.SerializeToString()
@@ -138,7 +141,8 @@ def _timestamp(message: event_pb2.Event, wrong: Callable[[str, str], None]) -> d
 _JSON = DataForm.JSON  # an attribute of an enum costs three times as much
 
 
-def _data(message: event_pb2.Event, wrong: Callable[[str, str], None]) -> tuple[DataForm, str, bytes]:
+def data_of(message: _WithData, wrong: Callable[[str, str], None]) -> Data:
+    """The data of an event or a snapshot; what is wrong with it is told to `wrong`, by field and rule."""
     form = message.WhichOneof("data")
     if form == "json":
         text = message.json
@@ -224,6 +228,18 @@ def set_time(stamp: Timestamp, moment: datetime) -> None:
     stamp.nanos = since.microseconds * 1000
 
 
+def set_data(message: _WithData, form: DataForm, content_type: str, content: bytes) -> None:
+    """Put into a message what `data_of` took from one."""
+    if form == DataForm.JSON:
+        message.json = content.decode()
+    elif form == DataForm.MESSAGE:
+        message.message.type_url = content_type
+        message.message.value = content
+    else:
+        message.binary.content_type = content_type
+        message.binary.content = content
+
+
 def event_message(stored: StoredEvent) -> event_pb2.Event:
     """An event as it is handed out."""
     event = stored.event
@@ -243,14 +259,7 @@ def event_message(stored: StoredEvent) -> event_pb2.Event:
     )
     set_time(message.timestamp, event.timestamp)
     set_time(message.record_time, stored.record_time)
-    if event.form == DataForm.JSON:
-        message.json = event.content.decode()
-    elif event.form == DataForm.MESSAGE:
-        message.message.type_url = event.content_type
-        message.message.value = event.content
-    else:
-        message.binary.content_type = event.content_type
-        message.binary.content = event.content
+    set_data(message, event.form, event.content_type, event.content)
     if event.metadata != _NO_METADATA:
         said = event.metadata
         message.metadata.source = said.source

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from eventbroker.v1 import dead_letter_service_pb2 as pb
 from eventbroker.v1.dead_letter_service_pb2_grpc import DeadLetterServiceServicer
 
+from eventbroker_server.domain.dead_letter import DeadLetterPlace
 from eventbroker_server.domain.errors import DeadLetterNotFound, GroupNotFound, Violation
 from eventbroker_server.domain.group import GroupKey
 from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
-from eventbroker_server.rpc import dead_letter_page
+from eventbroker_server.rpc import pages
 from eventbroker_server.rpc.auth import PRINCIPAL
-from eventbroker_server.rpc.convert import event_message, set_time
+from eventbroker_server.rpc.convert import EPOCH, event_message, set_time
 from eventbroker_server.rpc.dead_letter_filter import filter_of
 from eventbroker_server.rpc.rules import check_name, raise_if_any
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from eventbroker_server.domain.dead_letter import DeadLetter
     from eventbroker_server.ports import DeadLetterStore, EventLog, GroupStore
 
-MAX_PAGE, DEFAULT_PAGE = 1_000, 100
 MAX_REDRIVE, DEFAULT_REDRIVE = 100_000, 10_000
 MIN_RATE, MAX_RATE = 0.1, 100_000.0
 
@@ -44,16 +45,15 @@ class DeadLetterServicer(DeadLetterServiceServicer):
     ) -> pb.ListDeadLettersResponse:
         tenant, violations = _addressed(request)
         wanted = filter_of(request.filter, tenant, violations)
-        if not 0 <= request.page_size <= MAX_PAGE:
-            violations.append(Violation("page_size", f"must be 1 to {MAX_PAGE}, or 0"))
-        before = dead_letter_page.place_of(request, violations)
+        count = pages.size_of(request, violations)
+        place = pages.place_of(request, violations, int, int, int)
         raise_if_any(violations)
         key = await self._group(tenant, request)
-        count = request.page_size or DEFAULT_PAGE
+        before = DeadLetterPlace(EPOCH + timedelta(microseconds=place[0]), *place[1:]) if place else None
         found = await self._dead_letters.page(key, wanted, before, count + 1)
         return pb.ListDeadLettersResponse(
             dead_letters=map(_message, found[:count]),
-            next_page_token=dead_letter_page.token_of(request, found[count - 1].place) if len(found) > count else "",
+            next_page_token=_token(request, found[count - 1].place) if len(found) > count else "",
         )
 
     async def GetDeadLetter(  # noqa: N802 - the name of the RPC
@@ -142,3 +142,7 @@ def _message(dead: DeadLetter) -> pb.DeadLetter:
     )
     set_time(message.dead_at, dead.dead_at)
     return message
+
+
+def _token(request: pb.ListDeadLettersRequest, last: DeadLetterPlace) -> str:
+    return pages.token_of(request, (last.dead_at - EPOCH) // timedelta(microseconds=1), last.shard, last.position)

@@ -9,19 +9,24 @@ from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceService
 
 from eventbroker_server.domain.errors import EventNotFound, Violation
 from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
+from eventbroker_server.rpc.aggregates import Aggregates
 from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.convert import event_message
+from eventbroker_server.rpc.event_lists import EventLists
+from eventbroker_server.rpc.event_reads import EventReads
 from eventbroker_server.rpc.rules import raise_if_any
 
 if TYPE_CHECKING:
     import grpc
 
-    from eventbroker_server.ports import EventLog
+    from eventbroker_server.ports import EventLog, SnapshotStore
 
 
-class EventStoreServicer(EventStoreServiceServicer):
-    def __init__(self, event_log: EventLog) -> None:
+class EventStoreServicer(EventLists, EventReads, Aggregates, EventStoreServiceServicer):
+    def __init__(self, event_log: EventLog, snapshots: SnapshotStore, max_snapshot_bytes: int) -> None:
         self._log = event_log
+        self._snapshots = snapshots
+        self._max_snapshot_bytes = max_snapshot_bytes
 
     async def GetEvent(  # noqa: N802 - the name of the RPC
         self, request: pb.GetEventRequest, context: grpc.aio.ServicerContext[pb.GetEventRequest, pb.GetEventResponse]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -17,6 +15,7 @@ from eventbroker_server.domain.group import Group, GroupChange, GroupKey
 from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
 from eventbroker_server.domain.point import AfterPosition, AtTime, Edge
 from eventbroker_server.domain.retry import RetryPolicy
+from eventbroker_server.rpc import pages
 from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.conditions import CONDITIONS, condition, conditions_of
 from eventbroker_server.rpc.explain import explained
@@ -37,7 +36,6 @@ _DEFAULT_RETRY = RetryPolicy()
 _DEFAULT_RETENTION = 30 * _DAY
 _MASKABLE = ("event_types", "ack_deadline", "retry_policy", "dead_letter_policy", *CONDITIONS, "limits")
 _HOLD_RULE = "must be false, unless the group's ordering is ORDERING_BY_AGGREGATE"
-_PAGE, _MOST_PAGE = 100, 1_000
 _MIN_RATE, _MAX_RATE = 0.1, 100_000.0
 _EDGES = {
     subscriber_service_pb2.START_POINT_EARLIEST: Edge.EARLIEST,
@@ -111,16 +109,14 @@ class GroupServicer(GroupServiceServicer):
     ) -> pb.ListGroupsResponse:
         violations: list[Violation] = []
         check_name(request.tenant_id, "tenant_id", violations, optional=True)
-        if not 0 <= request.page_size <= _MOST_PAGE:
-            violations.append(Violation("page_size", f"must be from 1 to {_MOST_PAGE}, or 0"))
-        if (after := _after(request.page_token)) is None:
-            violations.append(Violation("page_token", "must be the next_page_token of an answer, or be empty"))
+        size = pages.size_of(request, violations)
+        after = pages.place_of(request, violations, str)
         raise_if_any(violations)
-        size = request.page_size or _PAGE
-        found = await self._groups.list_groups(PRINCIPAL.get().tenant_for(request.tenant_id), after or "", size + 1)
+        tenant = PRINCIPAL.get().tenant_for(request.tenant_id)
+        found = await self._groups.list_groups(tenant, after[0] if after else "", size + 1)
         response = pb.ListGroupsResponse(groups=map(_message, found[:size]))
         if len(found) > size:
-            response.next_page_token = base64.urlsafe_b64encode(found[size - 1].key.name.encode()).decode()
+            response.next_page_token = pages.token_of(request, found[size - 1].key.name)
         return response
 
     async def UpdateGroup(  # noqa: N802 - the name of the RPC
@@ -311,15 +307,6 @@ def _point(message: pb.LogPoint, path: str, violations: list[Violation]) -> LogP
     else:
         violations.append(Violation(path, "is required: one of edge, position, time"))
     return Edge.EARLIEST
-
-
-def _after(token: str) -> str | None:
-    """The name that a page token stands for; None if it is no token."""
-    try:
-        name = base64.b64decode(token, altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
-        return None
-    return name if not name or is_name(name) else None
 
 
 def _message(group: Group) -> pb.Group:

@@ -23,9 +23,12 @@ _sym_db = _symbol_database.Default()
 
 
 from eventbroker.v1 import event_pb2 as eventbroker_dot_v1_dot_event__pb2
+from eventbroker.v1 import subscriber_service_pb2 as eventbroker_dot_v1_dot_subscriber__service__pb2
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(eventbroker/v1/event_store_service.proto\x12\x0e\x65ventbroker.v1\x1a\x1a\x65ventbroker/v1/event.proto\"6\n\x0fGetEventRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\"8\n\x10GetEventResponse\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.eventbroker.v1.Event2b\n\x11\x45ventStoreService\x12M\n\x08GetEvent\x12\x1f.eventbroker.v1.GetEventRequest\x1a .eventbroker.v1.GetEventResponseBD\n\x11io.eventbroker.v1P\x01Z\x1c\x65ventbroker/v1;eventbrokerv1\xaa\x02\x0e\x45ventBroker.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(eventbroker/v1/event_store_service.proto\x12\x0e\x65ventbroker.v1\x1a\x1a\x65ventbroker/v1/event.proto\x1a\'eventbroker/v1/subscriber_service.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"6\n\x0fGetEventRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\"8\n\x10GetEventResponse\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.eventbroker.v1.Event\"\xab\x01\n\x0b\x45ventFilter\x12\x13\n\x0b\x65vent_types\x18\x01 \x03(\t\x12\x16\n\x0e\x61ggregate_type\x18\x02 \x01(\t\x12\x14\n\x0c\x61ggregate_id\x18\x03 \x01(\t\x12\x16\n\x0e\x63orrelation_id\x18\x04 \x01(\t\x12\x11\n\tcaused_by\x18\x05 \x01(\t\x12\x0f\n\x07user_id\x18\x06 \x01(\t\x12\x0f\n\x07sources\x18\x07 \x03(\t\x12\x0c\n\x04tags\x18\x08 \x03(\t\"\xbc\x02\n\x11ListEventsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12+\n\x06\x66ilter\x18\x02 \x01(\x0b\x32\x1b.eventbroker.v1.EventFilter\x12\x16\n\x0e\x61\x66ter_position\x18\x03 \x01(\x03\x12\x15\n\rupto_position\x18\x04 \x01(\x03\x12\x31\n\rrecorded_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x0frecorded_before\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05order\x18\x07 \x01(\x0e\x32\x1a.eventbroker.v1.EventOrder\x12\x11\n\tpage_size\x18\x08 \x01(\x05\x12\x12\n\npage_token\x18\t \x01(\t\"T\n\x12ListEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.eventbroker.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc5\x01\n\x1aListAggregateEventsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61ggregate_type\x18\x02 \x01(\t\x12\x14\n\x0c\x61ggregate_id\x18\x03 \x01(\t\x12\x14\n\x0c\x66rom_version\x18\x04 \x01(\x03\x12)\n\x05order\x18\x05 \x01(\x0e\x32\x1a.eventbroker.v1.EventOrder\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"]\n\x1bListAggregateEventsResponse\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.eventbroker.v1.Event\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x15ListAggregatesRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61ggregate_type\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"`\n\x16ListAggregatesResponse\x12-\n\naggregates\x18\x01 \x03(\x0b\x32\x19.eventbroker.v1.Aggregate\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8d\x01\n\tAggregate\x12\x16\n\x0e\x61ggregate_type\x18\x01 \x01(\t\x12\x14\n\x0c\x61ggregate_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x10\n\x08position\x18\x04 \x01(\x03\x12/\n\x0brecord_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x99\x02\n\x11ReadEventsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\r\n\x05shard\x18\x02 \x01(\x05\x12+\n\x06\x66ilter\x18\x03 \x01(\x0b\x32\x1b.eventbroker.v1.EventFilter\x12\x18\n\x0e\x61\x66ter_position\x18\x04 \x01(\x03H\x00\x12\x33\n\rrecorded_from\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x15\n\rupto_position\x18\x06 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x07 \x01(\x08\x12\x1d\n\x15max_events_per_second\x18\x08 \x01(\x01\x12\x18\n\x10max_batch_events\x18\t \x01(\x05\x42\x06\n\x04\x66rom\"\x86\x02\n\x12ReadEventsResponse\x12\x10\n\x08position\x18\x01 \x01(\x03\x12\x15\n\rhead_position\x18\x02 \x01(\x03\x12,\n\x06\x65vents\x18\x03 \x01(\x0b\x32\x1a.eventbroker.v1.EventBatchH\x00\x12\x32\n\theartbeat\x18\x04 \x01(\x0b\x32\x1d.eventbroker.v1.ReadHeartbeatH\x00\x12-\n\tcaught_up\x18\x05 \x01(\x0b\x32\x18.eventbroker.v1.CaughtUpH\x00\x12*\n\x07\x63losing\x18\x06 \x01(\x0b\x32\x17.eventbroker.v1.ClosingH\x00\x42\n\n\x08response\"3\n\nEventBatch\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.eventbroker.v1.Event\"@\n\rReadHeartbeat\x12/\n\x0bserver_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"N\n\x13GetCausalityRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x10\n\x08\x65vent_id\x18\x02 \x01(\t\x12\x12\n\nmax_events\x18\x03 \x01(\x05\"V\n\x14GetCausalityResponse\x12+\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1b.eventbroker.v1.CausalEvent\x12\x11\n\ttruncated\x18\x02 \x01(\x08\"[\n\x0b\x43\x61usalEvent\x12$\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x15.eventbroker.v1.Event\x12\x17\n\x0fparent_event_id\x18\x02 \x01(\t\x12\r\n\x05\x64\x65pth\x18\x03 \x01(\x05\"\xe5\x01\n\x08Snapshot\x12\x16\n\x0e\x61ggregate_type\x18\x01 \x01(\t\x12\x14\n\x0c\x61ggregate_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\x12\x0e\n\x04json\x18\x04 \x01(\tH\x00\x12\'\n\x07message\x18\x05 \x01(\x0b\x32\x14.google.protobuf.AnyH\x00\x12(\n\x06\x62inary\x18\x06 \x01(\x0b\x32\x16.eventbroker.v1.BinaryH\x00\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x06\n\x04\x64\x61ta\"\xd8\x01\n\x13GetAggregateRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61ggregate_type\x18\x02 \x01(\t\x12\x14\n\x0c\x61ggregate_id\x18\x03 \x01(\t\x12\x17\n\ras_of_version\x18\x04 \x01(\x03H\x00\x12\x30\n\nas_of_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x18\n\x10without_snapshot\x18\x06 \x01(\x08\x12\x12\n\nmax_events\x18\x07 \x01(\x05\x42\x07\n\x05\x61s_of\"\xad\x01\n\x14GetAggregateResponse\x12,\n\taggregate\x18\x01 \x01(\x0b\x32\x19.eventbroker.v1.Aggregate\x12*\n\x08snapshot\x18\x02 \x01(\x0b\x32\x18.eventbroker.v1.Snapshot\x12%\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x15.eventbroker.v1.Event\x12\x14\n\x0cnext_version\x18\x04 \x01(\x03\"T\n\x13SaveSnapshotRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12*\n\x08snapshot\x18\x02 \x01(\x0b\x32\x18.eventbroker.v1.Snapshot\"G\n\x14SaveSnapshotResponse\x12/\n\x0b\x63reate_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x12GetSnapshotRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61ggregate_type\x18\x02 \x01(\t\x12\x14\n\x0c\x61ggregate_id\x18\x03 \x01(\t\x12\x13\n\x0bmax_version\x18\x04 \x01(\x03\"A\n\x13GetSnapshotResponse\x12*\n\x08snapshot\x18\x01 \x01(\x0b\x32\x18.eventbroker.v1.Snapshot\"~\n\x14ListSnapshotsRequest\x12\x11\n\ttenant_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61ggregate_type\x18\x02 \x01(\t\x12\x14\n\x0c\x61ggregate_id\x18\x03 \x01(\t\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"]\n\x15ListSnapshotsResponse\x12+\n\tsnapshots\x18\x01 \x03(\x0b\x32\x18.eventbroker.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*e\n\nEventOrder\x12\x1b\n\x17\x45VENT_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45VENT_ORDER_OLDEST_FIRST\x10\x01\x12\x1c\n\x18\x45VENT_ORDER_NEWEST_FIRST\x10\x02\x32\xa6\x07\n\x11\x45ventStoreService\x12M\n\x08GetEvent\x12\x1f.eventbroker.v1.GetEventRequest\x1a .eventbroker.v1.GetEventResponse\x12S\n\nListEvents\x12!.eventbroker.v1.ListEventsRequest\x1a\".eventbroker.v1.ListEventsResponse\x12n\n\x13ListAggregateEvents\x12*.eventbroker.v1.ListAggregateEventsRequest\x1a+.eventbroker.v1.ListAggregateEventsResponse\x12_\n\x0eListAggregates\x12%.eventbroker.v1.ListAggregatesRequest\x1a&.eventbroker.v1.ListAggregatesResponse\x12U\n\nReadEvents\x12!.eventbroker.v1.ReadEventsRequest\x1a\".eventbroker.v1.ReadEventsResponse0\x01\x12Y\n\x0cGetCausality\x12#.eventbroker.v1.GetCausalityRequest\x1a$.eventbroker.v1.GetCausalityResponse\x12Y\n\x0cGetAggregate\x12#.eventbroker.v1.GetAggregateRequest\x1a$.eventbroker.v1.GetAggregateResponse\x12Y\n\x0cSaveSnapshot\x12#.eventbroker.v1.SaveSnapshotRequest\x1a$.eventbroker.v1.SaveSnapshotResponse\x12V\n\x0bGetSnapshot\x12\".eventbroker.v1.GetSnapshotRequest\x1a#.eventbroker.v1.GetSnapshotResponse\x12\\\n\rListSnapshots\x12$.eventbroker.v1.ListSnapshotsRequest\x1a%.eventbroker.v1.ListSnapshotsResponseBD\n\x11io.eventbroker.v1P\x01Z\x1c\x65ventbroker/v1;eventbrokerv1\xaa\x02\x0e\x45ventBroker.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +36,60 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'eventbroker.v1.event_store_
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\021io.eventbroker.v1P\001Z\034eventbroker/v1;eventbrokerv1\252\002\016EventBroker.V1'
-  _globals['_GETEVENTREQUEST']._serialized_start=88
-  _globals['_GETEVENTREQUEST']._serialized_end=142
-  _globals['_GETEVENTRESPONSE']._serialized_start=144
-  _globals['_GETEVENTRESPONSE']._serialized_end=200
-  _globals['_EVENTSTORESERVICE']._serialized_start=202
-  _globals['_EVENTSTORESERVICE']._serialized_end=300
+  _globals['_EVENTORDER']._serialized_start=3639
+  _globals['_EVENTORDER']._serialized_end=3740
+  _globals['_GETEVENTREQUEST']._serialized_start=189
+  _globals['_GETEVENTREQUEST']._serialized_end=243
+  _globals['_GETEVENTRESPONSE']._serialized_start=245
+  _globals['_GETEVENTRESPONSE']._serialized_end=301
+  _globals['_EVENTFILTER']._serialized_start=304
+  _globals['_EVENTFILTER']._serialized_end=475
+  _globals['_LISTEVENTSREQUEST']._serialized_start=478
+  _globals['_LISTEVENTSREQUEST']._serialized_end=794
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=796
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=880
+  _globals['_LISTAGGREGATEEVENTSREQUEST']._serialized_start=883
+  _globals['_LISTAGGREGATEEVENTSREQUEST']._serialized_end=1080
+  _globals['_LISTAGGREGATEEVENTSRESPONSE']._serialized_start=1082
+  _globals['_LISTAGGREGATEEVENTSRESPONSE']._serialized_end=1175
+  _globals['_LISTAGGREGATESREQUEST']._serialized_start=1177
+  _globals['_LISTAGGREGATESREQUEST']._serialized_end=1282
+  _globals['_LISTAGGREGATESRESPONSE']._serialized_start=1284
+  _globals['_LISTAGGREGATESRESPONSE']._serialized_end=1380
+  _globals['_AGGREGATE']._serialized_start=1383
+  _globals['_AGGREGATE']._serialized_end=1524
+  _globals['_READEVENTSREQUEST']._serialized_start=1527
+  _globals['_READEVENTSREQUEST']._serialized_end=1808
+  _globals['_READEVENTSRESPONSE']._serialized_start=1811
+  _globals['_READEVENTSRESPONSE']._serialized_end=2073
+  _globals['_EVENTBATCH']._serialized_start=2075
+  _globals['_EVENTBATCH']._serialized_end=2126
+  _globals['_READHEARTBEAT']._serialized_start=2128
+  _globals['_READHEARTBEAT']._serialized_end=2192
+  _globals['_GETCAUSALITYREQUEST']._serialized_start=2194
+  _globals['_GETCAUSALITYREQUEST']._serialized_end=2272
+  _globals['_GETCAUSALITYRESPONSE']._serialized_start=2274
+  _globals['_GETCAUSALITYRESPONSE']._serialized_end=2360
+  _globals['_CAUSALEVENT']._serialized_start=2362
+  _globals['_CAUSALEVENT']._serialized_end=2453
+  _globals['_SNAPSHOT']._serialized_start=2456
+  _globals['_SNAPSHOT']._serialized_end=2685
+  _globals['_GETAGGREGATEREQUEST']._serialized_start=2688
+  _globals['_GETAGGREGATEREQUEST']._serialized_end=2904
+  _globals['_GETAGGREGATERESPONSE']._serialized_start=2907
+  _globals['_GETAGGREGATERESPONSE']._serialized_end=3080
+  _globals['_SAVESNAPSHOTREQUEST']._serialized_start=3082
+  _globals['_SAVESNAPSHOTREQUEST']._serialized_end=3166
+  _globals['_SAVESNAPSHOTRESPONSE']._serialized_start=3168
+  _globals['_SAVESNAPSHOTRESPONSE']._serialized_end=3239
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=3241
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=3347
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=3349
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=3414
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=3416
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=3542
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=3544
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=3637
+  _globals['_EVENTSTORESERVICE']._serialized_start=3743
+  _globals['_EVENTSTORESERVICE']._serialized_end=4677
 # @@protoc_insertion_point(module_scope)

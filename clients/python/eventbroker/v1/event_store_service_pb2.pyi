@@ -3,9 +3,15 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from eventbroker.v1 import event_pb2 as _event_pb2
+from eventbroker.v1 import subscriber_service_pb2 as _subscriber_service_pb2
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -16,6 +22,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _EventOrder:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EventOrderEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventOrder.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    EVENT_ORDER_UNSPECIFIED: _EventOrder.ValueType  # 0
+    """As EVENT_ORDER_OLDEST_FIRST."""
+    EVENT_ORDER_OLDEST_FIRST: _EventOrder.ValueType  # 1
+    """Positions, or versions, rise."""
+    EVENT_ORDER_NEWEST_FIRST: _EventOrder.ValueType  # 2
+    """Positions, or versions, fall."""
+
+class EventOrder(_EventOrder, metaclass=_EventOrderEnumTypeWrapper):
+    """The order of a list."""
+
+EVENT_ORDER_UNSPECIFIED: EventOrder.ValueType  # 0
+"""As EVENT_ORDER_OLDEST_FIRST."""
+EVENT_ORDER_OLDEST_FIRST: EventOrder.ValueType  # 1
+"""Positions, or versions, rise."""
+EVENT_ORDER_NEWEST_FIRST: EventOrder.ValueType  # 2
+"""Positions, or versions, fall."""
+Global___EventOrder: _TypeAlias = EventOrder  # noqa: Y015
 
 @_typing.final
 class GetEventRequest(_message.Message):
@@ -66,3 +96,907 @@ class GetEventResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetEventResponse: _TypeAlias = GetEventResponse  # noqa: Y015
+
+@_typing.final
+class EventFilter(_message.Message):
+    """Which events: those that match every field that is set."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_TYPES_FIELD_NUMBER: _builtins.int
+    AGGREGATE_TYPE_FIELD_NUMBER: _builtins.int
+    AGGREGATE_ID_FIELD_NUMBER: _builtins.int
+    CORRELATION_ID_FIELD_NUMBER: _builtins.int
+    CAUSED_BY_FIELD_NUMBER: _builtins.int
+    USER_ID_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    aggregate_type: _builtins.str
+    """The type of the aggregate, a name."""
+    aggregate_id: _builtins.str
+    """The aggregate, an id. Only with aggregate_type."""
+    correlation_id: _builtins.str
+    """The events of one chain of causes, an id."""
+    caused_by: _builtins.str
+    """What caused them (Metadata.caused_by), an id."""
+    user_id: _builtins.str
+    """The user who caused them, an id."""
+    @_builtins.property
+    def event_types(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Types, such as "user.created", or all below one, such as "user.*"; at most 100, "*" alone for all. Empty: all."""
+
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One of these sources (Metadata.source), each an id; at most 100."""
+
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Every one of these tags (Metadata.tags), each an id; at most 64."""
+
+    def __init__(
+        self,
+        *,
+        event_types: _abc.Iterable[_builtins.str] | None = ...,
+        aggregate_type: _builtins.str = ...,
+        aggregate_id: _builtins.str = ...,
+        correlation_id: _builtins.str = ...,
+        caused_by: _builtins.str = ...,
+        user_id: _builtins.str = ...,
+        sources: _abc.Iterable[_builtins.str] | None = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_id", b"aggregate_id", "aggregate_type", b"aggregate_type", "caused_by", b"caused_by", "correlation_id", b"correlation_id", "event_types", b"event_types", "sources", b"sources", "tags", b"tags", "user_id", b"user_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventFilter: _TypeAlias = EventFilter  # noqa: Y015
+
+@_typing.final
+class ListEventsRequest(_message.Message):
+    """A request for a page of events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    AFTER_POSITION_FIELD_NUMBER: _builtins.int
+    UPTO_POSITION_FIELD_NUMBER: _builtins.int
+    RECORDED_FROM_FIELD_NUMBER: _builtins.int
+    RECORDED_BEFORE_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant, a name. Empty: the caller's, if it has one; otherwise required."""
+    after_position: _builtins.int
+    """Only events after this position; never negative. 0: from the first."""
+    upto_position: _builtins.int
+    """Only events up to this position, that one too; never negative. 0: no bound."""
+    order: Global___EventOrder.ValueType
+    """The order of positions."""
+    page_size: _builtins.int
+    """Events in the answer at most, 1 to 1,000. 0: 100. An answer holds at most 4 MiB of data, or one event."""
+    page_token: _builtins.str
+    """The next_page_token of the page before, with all other fields but page_size as they were. Empty: the first page."""
+    @_builtins.property
+    def filter(self) -> Global___EventFilter:
+        """Which events. Unset: all."""
+
+    @_builtins.property
+    def recorded_from(self) -> _timestamp_pb2.Timestamp:
+        """Only events that were recorded at this time or later (Event.record_time). Unset: no bound."""
+
+    @_builtins.property
+    def recorded_before(self) -> _timestamp_pb2.Timestamp:
+        """Only events that were recorded before this time; later than recorded_from. Unset: no bound."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        filter: Global___EventFilter | None = ...,
+        after_position: _builtins.int = ...,
+        upto_position: _builtins.int = ...,
+        recorded_from: _timestamp_pb2.Timestamp | None = ...,
+        recorded_before: _timestamp_pb2.Timestamp | None = ...,
+        order: Global___EventOrder.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "recorded_before", b"recorded_before", "recorded_from", b"recorded_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "filter", b"filter", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "recorded_before", b"recorded_before", "recorded_from", b"recorded_from", "tenant_id", b"tenant_id", "upto_position", b"upto_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListEventsResponse(_message.Message):
+    """A page of events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page. Opaque. Empty: this is the last one."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """The events."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
+
+@_typing.final
+class ListAggregateEventsRequest(_message.Message):
+    """A request for a page of the events of an aggregate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    AGGREGATE_TYPE_FIELD_NUMBER: _builtins.int
+    AGGREGATE_ID_FIELD_NUMBER: _builtins.int
+    FROM_VERSION_FIELD_NUMBER: _builtins.int
+    ORDER_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant, a name. Empty: the caller's, if it has one; otherwise required."""
+    aggregate_type: _builtins.str
+    """The kind of the aggregate, a name. Required."""
+    aggregate_id: _builtins.str
+    """The aggregate, an id. Required."""
+    from_version: _builtins.int
+    """The version to begin with, that one too; never negative. 0: the first, or the latest when the order is newest first."""
+    order: Global___EventOrder.ValueType
+    """The order of versions."""
+    page_size: _builtins.int
+    """Events in the answer at most, 1 to 1,000. 0: 100. An answer holds at most 4 MiB of data, or one event."""
+    page_token: _builtins.str
+    """The next_page_token of the page before, with all other fields but page_size as they were. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        aggregate_type: _builtins.str = ...,
+        aggregate_id: _builtins.str = ...,
+        from_version: _builtins.int = ...,
+        order: Global___EventOrder.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_id", b"aggregate_id", "aggregate_type", b"aggregate_type", "from_version", b"from_version", "order", b"order", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAggregateEventsRequest: _TypeAlias = ListAggregateEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListAggregateEventsResponse(_message.Message):
+    """A page of the events of an aggregate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page. Opaque. Empty: this is the last one."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """The events."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAggregateEventsResponse: _TypeAlias = ListAggregateEventsResponse  # noqa: Y015
+
+@_typing.final
+class ListAggregatesRequest(_message.Message):
+    """A request for a page of aggregates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    AGGREGATE_TYPE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant, a name. Empty: the caller's, if it has one; otherwise required."""
+    aggregate_type: _builtins.str
+    """Only aggregates of this type, a name. Empty: of any."""
+    page_size: _builtins.int
+    """Aggregates in the answer at most, 1 to 1,000. 0: 100."""
+    page_token: _builtins.str
+    """The next_page_token of the page before, with all other fields but page_size as they were. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        aggregate_type: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_type", b"aggregate_type", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAggregatesRequest: _TypeAlias = ListAggregatesRequest  # noqa: Y015
+
+@_typing.final
+class ListAggregatesResponse(_message.Message):
+    """A page of aggregates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGGREGATES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page. Opaque. Empty: this is the last one."""
+    @_builtins.property
+    def aggregates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Aggregate]:
+        """The aggregates, by type and id, bytewise."""
+
+    def __init__(
+        self,
+        *,
+        aggregates: _abc.Iterable[Global___Aggregate] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregates", b"aggregates", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListAggregatesResponse: _TypeAlias = ListAggregatesResponse  # noqa: Y015
+
+@_typing.final
+class Aggregate(_message.Message):
+    """How far an aggregate has come."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGGREGATE_TYPE_FIELD_NUMBER: _builtins.int
+    AGGREGATE_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    RECORD_TIME_FIELD_NUMBER: _builtins.int
+    aggregate_type: _builtins.str
+    """Its kind."""
+    aggregate_id: _builtins.str
+    """Its id."""
+    version: _builtins.int
+    """The number of its latest event, which is how many it has."""
+    position: _builtins.int
+    """The position of its latest event."""
+    @_builtins.property
+    def record_time(self) -> _timestamp_pb2.Timestamp:
+        """When its latest event was recorded."""
+
+    def __init__(
+        self,
+        *,
+        aggregate_type: _builtins.str = ...,
+        aggregate_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        position: _builtins.int = ...,
+        record_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["record_time", b"record_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_id", b"aggregate_id", "aggregate_type", b"aggregate_type", "position", b"position", "record_time", b"record_time", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Aggregate: _TypeAlias = Aggregate  # noqa: Y015
+
+@_typing.final
+class ReadEventsRequest(_message.Message):
+    """A request to read history, and to follow."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SHARD_FIELD_NUMBER: _builtins.int
+    FILTER_FIELD_NUMBER: _builtins.int
+    AFTER_POSITION_FIELD_NUMBER: _builtins.int
+    RECORDED_FROM_FIELD_NUMBER: _builtins.int
+    UPTO_POSITION_FIELD_NUMBER: _builtins.int
+    FOLLOW_FIELD_NUMBER: _builtins.int
+    MAX_EVENTS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_EVENTS_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant, a name; or "*" for the events of all tenants of one shard, for a caller without a tenant. Empty: the
+    caller's, if it has one; otherwise required.
+    """
+    shard: _builtins.int
+    """With tenant "*": the shard to read, from 0. Positions are counted in each shard; a reader of all tenants of an
+    installation of several shards opens a stream for each. Otherwise 0.
+    """
+    after_position: _builtins.int
+    """After this position, from 0 to the position of the newest event."""
+    upto_position: _builtins.int
+    """Up to this position, that one too; never negative, nor before the place to begin. 0: the newest event at the time of
+    the call. Not with follow.
+    """
+    follow: _builtins.bool
+    """Whether to stay, and send what is stored from then on."""
+    max_events_per_second: _builtins.float
+    """Events of history a second at most, from 0.001 to 1,000,000. 0: as fast as it goes. What is stored after the call
+    began is sent at once.
+    """
+    max_batch_events: _builtins.int
+    """Events in one response at most, 1 to 1,000. 0: 500."""
+    @_builtins.property
+    def filter(self) -> Global___EventFilter:
+        """Which events. Unset: all."""
+
+    @_builtins.property
+    def recorded_from(self) -> _timestamp_pb2.Timestamp:
+        """With the first event that was recorded at or after this time; at the end, if there is none."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        shard: _builtins.int = ...,
+        filter: Global___EventFilter | None = ...,
+        after_position: _builtins.int = ...,
+        recorded_from: _timestamp_pb2.Timestamp | None = ...,
+        upto_position: _builtins.int = ...,
+        follow: _builtins.bool = ...,
+        max_events_per_second: _builtins.float = ...,
+        max_batch_events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "filter", b"filter", "from", b"from", "recorded_from", b"recorded_from"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_position", b"after_position", "filter", b"filter", "follow", b"follow", "from", b"from", "max_batch_events", b"max_batch_events", "max_events_per_second", b"max_events_per_second", "recorded_from", b"recorded_from", "shard", b"shard", "tenant_id", b"tenant_id", "upto_position", b"upto_position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_from: _TypeAlias = _typing.Literal["after_position", "recorded_from"]  # noqa: Y015
+    _WhichOneofArgType_from: _TypeAlias = _typing.Literal["from", b"from"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_from) -> _WhichOneofReturnType_from | None: ...
+
+Global___ReadEventsRequest: _TypeAlias = ReadEventsRequest  # noqa: Y015
+
+@_typing.final
+class ReadEventsResponse(_message.Message):
+    """One message of a ReadEvents stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    HEAD_POSITION_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    CAUGHT_UP_FIELD_NUMBER: _builtins.int
+    CLOSING_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """All events up to this position that the filter describes were sent, with this response or before."""
+    head_position: _builtins.int
+    """The position of the newest event of the shard, as far as the reader has looked."""
+    @_builtins.property
+    def events(self) -> Global___EventBatch:
+        """Events, in the order of positions."""
+
+    @_builtins.property
+    def heartbeat(self) -> Global___ReadHeartbeat:
+        """Nothing matched for a while. Sent at the heartbeat's interval, when nothing else is."""
+
+    @_builtins.property
+    def caught_up(self) -> _subscriber_service_pb2.CaughtUp:
+        """All history was sent; what follows is live. Sent once, only with follow."""
+
+    @_builtins.property
+    def closing(self) -> _subscriber_service_pb2.Closing:
+        """The server ends the stream. Come back with the position."""
+
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        head_position: _builtins.int = ...,
+        events: Global___EventBatch | None = ...,
+        heartbeat: Global___ReadHeartbeat | None = ...,
+        caught_up: _subscriber_service_pb2.CaughtUp | None = ...,
+        closing: _subscriber_service_pb2.Closing | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "closing", b"closing", "events", b"events", "heartbeat", b"heartbeat", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["caught_up", b"caught_up", "closing", b"closing", "events", b"events", "head_position", b"head_position", "heartbeat", b"heartbeat", "position", b"position", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_response: _TypeAlias = _typing.Literal["events", "heartbeat", "caught_up", "closing"]  # noqa: Y015
+    _WhichOneofArgType_response: _TypeAlias = _typing.Literal["response", b"response"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_response) -> _WhichOneofReturnType_response | None: ...
+
+Global___ReadEventsResponse: _TypeAlias = ReadEventsResponse  # noqa: Y015
+
+@_typing.final
+class EventBatch(_message.Message):
+    """Events together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """The events, one or more."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[_event_pb2.Event] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventBatch: _TypeAlias = EventBatch  # noqa: Y015
+
+@_typing.final
+class ReadHeartbeat(_message.Message):
+    """A sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SERVER_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def server_time(self) -> _timestamp_pb2.Timestamp:
+        """The broker's clock."""
+
+    def __init__(
+        self,
+        *,
+        server_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["server_time", b"server_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadHeartbeat: _TypeAlias = ReadHeartbeat  # noqa: Y015
+
+@_typing.final
+class GetCausalityRequest(_message.Message):
+    """A request for what caused an event and what it caused."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    MAX_EVENTS_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant, a name. Empty: the caller's, if it has one; otherwise required."""
+    event_id: _builtins.str
+    """The event's id. Required."""
+    max_events: _builtins.int
+    """Events in the answer at most, 1 to 1,000. 0: 100."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        event_id: _builtins.str = ...,
+        max_events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event_id", b"event_id", "max_events", b"max_events", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCausalityRequest: _TypeAlias = GetCausalityRequest  # noqa: Y015
+
+@_typing.final
+class GetCausalityResponse(_message.Message):
+    """The answer to a GetCausalityRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
+    truncated: _builtins.bool
+    """Whether there are more than were asked for. Those that are left out are the farthest in the tree, or the newest."""
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___CausalEvent]:
+        """The events, by position, among them the one that was asked for. Each names what caused it (Metadata.caused_by): where
+        that is the id of another of them, it is its child in the tree; the others are roots.
+        """
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___CausalEvent] | None = ...,
+        truncated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "truncated", b"truncated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetCausalityResponse: _TypeAlias = GetCausalityResponse  # noqa: Y015
+
+@_typing.final
+class CausalEvent(_message.Message):
+    """An event in a tree of causes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_FIELD_NUMBER: _builtins.int
+    PARENT_EVENT_ID_FIELD_NUMBER: _builtins.int
+    DEPTH_FIELD_NUMBER: _builtins.int
+    parent_event_id: _builtins.str
+    """The id of the event among these that caused it. Empty: none of these did."""
+    depth: _builtins.int
+    """How far below its root it is; 0 for a root."""
+    @_builtins.property
+    def event(self) -> _event_pb2.Event:
+        """The event."""
+
+    def __init__(
+        self,
+        *,
+        event: _event_pb2.Event | None = ...,
+        parent_event_id: _builtins.str = ...,
+        depth: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["depth", b"depth", "event", b"event", "parent_event_id", b"parent_event_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CausalEvent: _TypeAlias = CausalEvent  # noqa: Y015
+
+@_typing.final
+class Snapshot(_message.Message):
+    """The state of an aggregate as it was at a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGGREGATE_TYPE_FIELD_NUMBER: _builtins.int
+    AGGREGATE_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    JSON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    BINARY_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    aggregate_type: _builtins.str
+    """The kind of the aggregate."""
+    aggregate_id: _builtins.str
+    """The aggregate."""
+    version: _builtins.int
+    """The version of the aggregate: its events up to this one are in the data."""
+    json: _builtins.str
+    """JSON text, kept byte for byte. It must be well-formed and nest at most 64 levels."""
+    @_builtins.property
+    def message(self) -> _any_pb2.Any:
+        """A typed message. The broker does not look into it."""
+
+    @_builtins.property
+    def binary(self) -> _event_pb2.Binary:
+        """Anything else, with its content type."""
+
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was saved, by the clock of the database."""
+
+    def __init__(
+        self,
+        *,
+        aggregate_type: _builtins.str = ...,
+        aggregate_id: _builtins.str = ...,
+        version: _builtins.int = ...,
+        json: _builtins.str = ...,
+        message: _any_pb2.Any | None = ...,
+        binary: _event_pb2.Binary | None = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["binary", b"binary", "create_time", b"create_time", "data", b"data", "json", b"json", "message", b"message"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_id", b"aggregate_id", "aggregate_type", b"aggregate_type", "binary", b"binary", "create_time", b"create_time", "data", b"data", "json", b"json", "message", b"message", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_data: _TypeAlias = _typing.Literal["json", "message", "binary"]  # noqa: Y015
+    _WhichOneofArgType_data: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_data) -> _WhichOneofReturnType_data | None: ...
+
+Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
+
+@_typing.final
+class GetAggregateRequest(_message.Message):
+    """A request to rebuild an aggregate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    AGGREGATE_TYPE_FIELD_NUMBER: _builtins.int
+    AGGREGATE_ID_FIELD_NUMBER: _builtins.int
+    AS_OF_VERSION_FIELD_NUMBER: _builtins.int
+    AS_OF_TIME_FIELD_NUMBER: _builtins.int
+    WITHOUT_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    MAX_EVENTS_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant, a name. Empty: the caller's, if it has one; otherwise required."""
+    aggregate_type: _builtins.str
+    """The kind of the aggregate, a name. Required."""
+    aggregate_id: _builtins.str
+    """The aggregate, an id. Required."""
+    as_of_version: _builtins.int
+    """As it was at this version; at least 1."""
+    without_snapshot: _builtins.bool
+    """Whether to leave snapshots aside, and answer the events from the first."""
+    max_events: _builtins.int
+    """Events in the answer at most, 1 to 1,000. 0: 1,000. An answer holds at most 4 MiB of data, or one event."""
+    @_builtins.property
+    def as_of_time(self) -> _timestamp_pb2.Timestamp:
+        """With the events that were recorded at this time or before (Event.record_time)."""
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        aggregate_type: _builtins.str = ...,
+        aggregate_id: _builtins.str = ...,
+        as_of_version: _builtins.int = ...,
+        as_of_time: _timestamp_pb2.Timestamp | None = ...,
+        without_snapshot: _builtins.bool = ...,
+        max_events: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["as_of", b"as_of", "as_of_time", b"as_of_time", "as_of_version", b"as_of_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_id", b"aggregate_id", "aggregate_type", b"aggregate_type", "as_of", b"as_of", "as_of_time", b"as_of_time", "as_of_version", b"as_of_version", "max_events", b"max_events", "tenant_id", b"tenant_id", "without_snapshot", b"without_snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_as_of: _TypeAlias = _typing.Literal["as_of_version", "as_of_time"]  # noqa: Y015
+    _WhichOneofArgType_as_of: _TypeAlias = _typing.Literal["as_of", b"as_of"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_as_of) -> _WhichOneofReturnType_as_of | None: ...
+
+Global___GetAggregateRequest: _TypeAlias = GetAggregateRequest  # noqa: Y015
+
+@_typing.final
+class GetAggregateResponse(_message.Message):
+    """The answer to a GetAggregateRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGGREGATE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_VERSION_FIELD_NUMBER: _builtins.int
+    next_version: _builtins.int
+    """The version of the first event that did not find room: go on with ListAggregateEvents from there, up to
+    aggregate.version. 0: all are here.
+    """
+    @_builtins.property
+    def aggregate(self) -> Global___Aggregate:
+        """How far the aggregate has come, as of then."""
+
+    @_builtins.property
+    def snapshot(self) -> Global___Snapshot:
+        """Its latest snapshot as of then. Unset: there is none."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_event_pb2.Event]:
+        """The events after the snapshot, in the order of versions."""
+
+    def __init__(
+        self,
+        *,
+        aggregate: Global___Aggregate | None = ...,
+        snapshot: Global___Snapshot | None = ...,
+        events: _abc.Iterable[_event_pb2.Event] | None = ...,
+        next_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["aggregate", b"aggregate", "snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate", b"aggregate", "events", b"events", "next_version", b"next_version", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetAggregateResponse: _TypeAlias = GetAggregateResponse  # noqa: Y015
+
+@_typing.final
+class SaveSnapshotRequest(_message.Message):
+    """A request to keep a snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant, a name. Empty: the caller's, if it has one; otherwise required."""
+    @_builtins.property
+    def snapshot(self) -> Global___Snapshot:
+        """The snapshot: its version is at least 1, its data at most 1 MiB, and not empty where it is binary. create_time is
+        ignored. Required.
+        """
+
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        snapshot: Global___Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SaveSnapshotRequest: _TypeAlias = SaveSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class SaveSnapshotResponse(_message.Message):
+    """The answer to a SaveSnapshotRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was saved, by the clock of the database."""
+
+    def __init__(
+        self,
+        *,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SaveSnapshotResponse: _TypeAlias = SaveSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class GetSnapshotRequest(_message.Message):
+    """A request for a snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    AGGREGATE_TYPE_FIELD_NUMBER: _builtins.int
+    AGGREGATE_ID_FIELD_NUMBER: _builtins.int
+    MAX_VERSION_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant, a name. Empty: the caller's, if it has one; otherwise required."""
+    aggregate_type: _builtins.str
+    """The kind of the aggregate, a name. Required."""
+    aggregate_id: _builtins.str
+    """The aggregate, an id. Required."""
+    max_version: _builtins.int
+    """The latest at this version or before; never negative. 0: the latest."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        aggregate_type: _builtins.str = ...,
+        aggregate_id: _builtins.str = ...,
+        max_version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_id", b"aggregate_id", "aggregate_type", b"aggregate_type", "max_version", b"max_version", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSnapshotRequest: _TypeAlias = GetSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class GetSnapshotResponse(_message.Message):
+    """The answer to a GetSnapshotRequest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> Global___Snapshot:
+        """The snapshot."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Global___Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSnapshotResponse: _TypeAlias = GetSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class ListSnapshotsRequest(_message.Message):
+    """A request for a page of the snapshots of an aggregate."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_ID_FIELD_NUMBER: _builtins.int
+    AGGREGATE_TYPE_FIELD_NUMBER: _builtins.int
+    AGGREGATE_ID_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    tenant_id: _builtins.str
+    """The tenant, a name. Empty: the caller's, if it has one; otherwise required."""
+    aggregate_type: _builtins.str
+    """The kind of the aggregate, a name. Required."""
+    aggregate_id: _builtins.str
+    """The aggregate, an id. Required."""
+    page_size: _builtins.int
+    """Snapshots in the answer at most, 1 to 1,000. 0: 100."""
+    page_token: _builtins.str
+    """The next_page_token of the page before, with all other fields but page_size as they were. Empty: the first page."""
+    def __init__(
+        self,
+        *,
+        tenant_id: _builtins.str = ...,
+        aggregate_type: _builtins.str = ...,
+        aggregate_id: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aggregate_id", b"aggregate_id", "aggregate_type", b"aggregate_type", "page_size", b"page_size", "page_token", b"page_token", "tenant_id", b"tenant_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSnapshotsRequest: _TypeAlias = ListSnapshotsRequest  # noqa: Y015
+
+@_typing.final
+class ListSnapshotsResponse(_message.Message):
+    """A page of snapshots."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page. Opaque. Empty: this is the last one."""
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___Snapshot]:
+        """The snapshots, without data."""
+
+    def __init__(
+        self,
+        *,
+        snapshots: _abc.Iterable[Global___Snapshot] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "snapshots", b"snapshots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSnapshotsResponse: _TypeAlias = ListSnapshotsResponse  # noqa: Y015

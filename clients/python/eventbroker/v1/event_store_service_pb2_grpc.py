@@ -26,7 +26,15 @@ if _version_not_supported:
 
 
 class EventStoreServiceStub:
-    """EventStoreService reads what is stored. It asks PostgreSQL, never Redis: what Publish answered OK is there at once.
+    """EventStoreService reads what is stored, and keeps snapshots of aggregates. It asks PostgreSQL, never Redis: what
+    Publish answered OK is there at once.
+
+    Lists answer questions, page by page. ReadEvents is for those who follow: projections, exports, caches. It has no
+    acks; who reads keeps the position it got to, and comes back with it. An aggregate is rebuilt by GetAggregate: its
+    latest snapshot, and the events after it.
+
+    All calls are of one tenant, but for a ReadEvents of all. An event or aggregate of another tenant is answered as one
+    that does not exist.
     """
 
     def __init__(self, channel):
@@ -40,10 +48,63 @@ class EventStoreServiceStub:
                 request_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetEventRequest.SerializeToString,
                 response_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetEventResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/eventbroker.v1.EventStoreService/ListEvents',
+                request_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
+        self.ListAggregateEvents = channel.unary_unary(
+                '/eventbroker.v1.EventStoreService/ListAggregateEvents',
+                request_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListAggregateEventsRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListAggregateEventsResponse.FromString,
+                _registered_method=True)
+        self.ListAggregates = channel.unary_unary(
+                '/eventbroker.v1.EventStoreService/ListAggregates',
+                request_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListAggregatesRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListAggregatesResponse.FromString,
+                _registered_method=True)
+        self.ReadEvents = channel.unary_stream(
+                '/eventbroker.v1.EventStoreService/ReadEvents',
+                request_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.ReadEventsRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.ReadEventsResponse.FromString,
+                _registered_method=True)
+        self.GetCausality = channel.unary_unary(
+                '/eventbroker.v1.EventStoreService/GetCausality',
+                request_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetCausalityRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetCausalityResponse.FromString,
+                _registered_method=True)
+        self.GetAggregate = channel.unary_unary(
+                '/eventbroker.v1.EventStoreService/GetAggregate',
+                request_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetAggregateRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetAggregateResponse.FromString,
+                _registered_method=True)
+        self.SaveSnapshot = channel.unary_unary(
+                '/eventbroker.v1.EventStoreService/SaveSnapshot',
+                request_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.SaveSnapshotRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.SaveSnapshotResponse.FromString,
+                _registered_method=True)
+        self.GetSnapshot = channel.unary_unary(
+                '/eventbroker.v1.EventStoreService/GetSnapshot',
+                request_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetSnapshotRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/eventbroker.v1.EventStoreService/ListSnapshots',
+                request_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
 
 
 class EventStoreServiceServicer:
-    """EventStoreService reads what is stored. It asks PostgreSQL, never Redis: what Publish answered OK is there at once.
+    """EventStoreService reads what is stored, and keeps snapshots of aggregates. It asks PostgreSQL, never Redis: what
+    Publish answered OK is there at once.
+
+    Lists answer questions, page by page. ReadEvents is for those who follow: projections, exports, caches. It has no
+    acks; who reads keeps the position it got to, and comes back with it. An aggregate is rebuilt by GetAggregate: its
+    latest snapshot, and the events after it.
+
+    All calls are of one tenant, but for a ReadEvents of all. An event or aggregate of another tenant is answered as one
+    that does not exist.
     """
 
     def GetEvent(self, request, context):
@@ -51,6 +112,103 @@ class EventStoreServiceServicer:
 
         INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: the tenant has no such event, or is not the
         caller's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvents(self, request, context):
+        """ListEvents finds the events of a tenant that a filter describes, in the order of their positions.
+
+        A page may hold fewer events than asked for, or none, and still not be the last: only an empty next_page_token ends
+        the list. Events that are published meanwhile appear in later pages of a list from the oldest on, each once.
+
+        INVALID_ARGUMENT names every field that breaks a rule, and a page token that was made for another request.
+        PERMISSION_DENIED: the tenant is not the caller's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAggregateEvents(self, request, context):
+        """ListAggregateEvents lists the events of one aggregate, in the order of their versions.
+
+        An aggregate that has no event is answered with an empty list. INVALID_ARGUMENT and PERMISSION_DENIED as with
+        ListEvents.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAggregates(self, request, context):
+        """ListAggregates lists the aggregates of a tenant, by type and id, bytewise.
+
+        INVALID_ARGUMENT and PERMISSION_DENIED as with ListEvents.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadEvents(self, request, context):
+        """ReadEvents streams history in the order of positions, from a place on; then, if asked to follow, what is stored
+        from then on, with neither gap nor repeat between the two.
+
+        Every response tells the position up to which all was sent that the filter describes; also heartbeats, so that a
+        filter which matches nothing still moves. To come back, ask for what is after that position.
+
+        Without follow the stream ends, with OK, when it has come to the end. INVALID_ARGUMENT and PERMISSION_DENIED as with
+        ListEvents. OUT_OF_RANGE: the place to start is beyond the head. UNAVAILABLE: PostgreSQL cannot be reached; come back
+        with the last position. RESOURCE_EXHAUSTED: the server has as many streams as it may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetCausality(self, request, context):
+        """GetCausality tells what caused an event and what it caused: the events of its correlation id, and those that name
+        one another in caused_by.
+
+        INVALID_ARGUMENT as with GetEvent. NOT_FOUND as with GetEvent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAggregate(self, request, context):
+        """GetAggregate answers all that is needed to rebuild an aggregate: its latest snapshot, if there is one, and the events
+        after it. Also as of an earlier version or time.
+
+        INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: the aggregate has no event (as of then), or is not
+        the caller's. OUT_OF_RANGE: the version asked for is beyond that of the aggregate, which the details name.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SaveSnapshot(self, request, context):
+        """SaveSnapshot keeps the state of an aggregate as it was at a version. Whoever saved one for the same version before is
+        overruled: a snapshot is derived from the events, and can be derived anew.
+
+        INVALID_ARGUMENT names every field that breaks a rule. FAILED_PRECONDITION: the aggregate has not come to that
+        version; the details name the one it is at. PERMISSION_DENIED: the tenant is not the caller's. Nothing was stored.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSnapshot(self, request, context):
+        """GetSnapshot answers the latest snapshot of an aggregate, at a version or before.
+
+        INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: there is none, or it is not the caller's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """ListSnapshots lists the snapshots of an aggregate, the latest version first, without their data.
+
+        INVALID_ARGUMENT and PERMISSION_DENIED as with ListEvents.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -64,6 +222,51 @@ def add_EventStoreServiceServicer_to_server(servicer, server):
                     request_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetEventRequest.FromString,
                     response_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetEventResponse.SerializeToString,
             ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListEventsRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'ListAggregateEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAggregateEvents,
+                    request_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListAggregateEventsRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListAggregateEventsResponse.SerializeToString,
+            ),
+            'ListAggregates': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAggregates,
+                    request_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListAggregatesRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListAggregatesResponse.SerializeToString,
+            ),
+            'ReadEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadEvents,
+                    request_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.ReadEventsRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.ReadEventsResponse.SerializeToString,
+            ),
+            'GetCausality': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetCausality,
+                    request_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetCausalityRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetCausalityResponse.SerializeToString,
+            ),
+            'GetAggregate': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAggregate,
+                    request_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetAggregateRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetAggregateResponse.SerializeToString,
+            ),
+            'SaveSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.SaveSnapshot,
+                    request_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.SaveSnapshotRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.SaveSnapshotResponse.SerializeToString,
+            ),
+            'GetSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSnapshot,
+                    request_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetSnapshotRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.GetSnapshotResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_event__store__service__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'eventbroker.v1.EventStoreService', rpc_method_handlers)
@@ -73,7 +276,15 @@ def add_EventStoreServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EventStoreService:
-    """EventStoreService reads what is stored. It asks PostgreSQL, never Redis: what Publish answered OK is there at once.
+    """EventStoreService reads what is stored, and keeps snapshots of aggregates. It asks PostgreSQL, never Redis: what
+    Publish answered OK is there at once.
+
+    Lists answer questions, page by page. ReadEvents is for those who follow: projections, exports, caches. It has no
+    acks; who reads keeps the position it got to, and comes back with it. An aggregate is rebuilt by GetAggregate: its
+    latest snapshot, and the events after it.
+
+    All calls are of one tenant, but for a ReadEvents of all. An event or aggregate of another tenant is answered as one
+    that does not exist.
     """
 
     @staticmethod
@@ -93,6 +304,249 @@ class EventStoreService:
             '/eventbroker.v1.EventStoreService/GetEvent',
             eventbroker_dot_v1_dot_event__store__service__pb2.GetEventRequest.SerializeToString,
             eventbroker_dot_v1_dot_event__store__service__pb2.GetEventResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventbroker.v1.EventStoreService/ListEvents',
+            eventbroker_dot_v1_dot_event__store__service__pb2.ListEventsRequest.SerializeToString,
+            eventbroker_dot_v1_dot_event__store__service__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAggregateEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventbroker.v1.EventStoreService/ListAggregateEvents',
+            eventbroker_dot_v1_dot_event__store__service__pb2.ListAggregateEventsRequest.SerializeToString,
+            eventbroker_dot_v1_dot_event__store__service__pb2.ListAggregateEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAggregates(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventbroker.v1.EventStoreService/ListAggregates',
+            eventbroker_dot_v1_dot_event__store__service__pb2.ListAggregatesRequest.SerializeToString,
+            eventbroker_dot_v1_dot_event__store__service__pb2.ListAggregatesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/eventbroker.v1.EventStoreService/ReadEvents',
+            eventbroker_dot_v1_dot_event__store__service__pb2.ReadEventsRequest.SerializeToString,
+            eventbroker_dot_v1_dot_event__store__service__pb2.ReadEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetCausality(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventbroker.v1.EventStoreService/GetCausality',
+            eventbroker_dot_v1_dot_event__store__service__pb2.GetCausalityRequest.SerializeToString,
+            eventbroker_dot_v1_dot_event__store__service__pb2.GetCausalityResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAggregate(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventbroker.v1.EventStoreService/GetAggregate',
+            eventbroker_dot_v1_dot_event__store__service__pb2.GetAggregateRequest.SerializeToString,
+            eventbroker_dot_v1_dot_event__store__service__pb2.GetAggregateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SaveSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventbroker.v1.EventStoreService/SaveSnapshot',
+            eventbroker_dot_v1_dot_event__store__service__pb2.SaveSnapshotRequest.SerializeToString,
+            eventbroker_dot_v1_dot_event__store__service__pb2.SaveSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventbroker.v1.EventStoreService/GetSnapshot',
+            eventbroker_dot_v1_dot_event__store__service__pb2.GetSnapshotRequest.SerializeToString,
+            eventbroker_dot_v1_dot_event__store__service__pb2.GetSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventbroker.v1.EventStoreService/ListSnapshots',
+            eventbroker_dot_v1_dot_event__store__service__pb2.ListSnapshotsRequest.SerializeToString,
+            eventbroker_dot_v1_dot_event__store__service__pb2.ListSnapshotsResponse.FromString,
             options,
             channel_credentials,
             insecure,

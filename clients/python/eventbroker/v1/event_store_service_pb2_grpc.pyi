@@ -27,7 +27,16 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EventStoreServiceStub:
-    """EventStoreService reads what is stored. It asks PostgreSQL, never Redis: what Publish answered OK is there at once."""
+    """EventStoreService reads what is stored, and keeps snapshots of aggregates. It asks PostgreSQL, never Redis: what
+    Publish answered OK is there at once.
+
+    Lists answer questions, page by page. ReadEvents is for those who follow: projections, exports, caches. It has no
+    acks; who reads keeps the position it got to, and comes back with it. An aggregate is rebuilt by GetAggregate: its
+    latest snapshot, and the events after it.
+
+    All calls are of one tenant, but for a ReadEvents of all. An event or aggregate of another tenant is answered as one
+    that does not exist.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -39,10 +48,80 @@ class EventStoreServiceStub:
     INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: the tenant has no such event, or is not the
     caller's.
     """
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_event_store_service_pb2.ListEventsRequest, _event_store_service_pb2.ListEventsResponse]
+    """ListEvents finds the events of a tenant that a filter describes, in the order of their positions.
+
+    A page may hold fewer events than asked for, or none, and still not be the last: only an empty next_page_token ends
+    the list. Events that are published meanwhile appear in later pages of a list from the oldest on, each once.
+
+    INVALID_ARGUMENT names every field that breaks a rule, and a page token that was made for another request.
+    PERMISSION_DENIED: the tenant is not the caller's.
+    """
+    ListAggregateEvents: _grpc.UnaryUnaryMultiCallable[_event_store_service_pb2.ListAggregateEventsRequest, _event_store_service_pb2.ListAggregateEventsResponse]
+    """ListAggregateEvents lists the events of one aggregate, in the order of their versions.
+
+    An aggregate that has no event is answered with an empty list. INVALID_ARGUMENT and PERMISSION_DENIED as with
+    ListEvents.
+    """
+    ListAggregates: _grpc.UnaryUnaryMultiCallable[_event_store_service_pb2.ListAggregatesRequest, _event_store_service_pb2.ListAggregatesResponse]
+    """ListAggregates lists the aggregates of a tenant, by type and id, bytewise.
+
+    INVALID_ARGUMENT and PERMISSION_DENIED as with ListEvents.
+    """
+    ReadEvents: _grpc.UnaryStreamMultiCallable[_event_store_service_pb2.ReadEventsRequest, _event_store_service_pb2.ReadEventsResponse]
+    """ReadEvents streams history in the order of positions, from a place on; then, if asked to follow, what is stored
+    from then on, with neither gap nor repeat between the two.
+
+    Every response tells the position up to which all was sent that the filter describes; also heartbeats, so that a
+    filter which matches nothing still moves. To come back, ask for what is after that position.
+
+    Without follow the stream ends, with OK, when it has come to the end. INVALID_ARGUMENT and PERMISSION_DENIED as with
+    ListEvents. OUT_OF_RANGE: the place to start is beyond the head. UNAVAILABLE: PostgreSQL cannot be reached; come back
+    with the last position. RESOURCE_EXHAUSTED: the server has as many streams as it may.
+    """
+    GetCausality: _grpc.UnaryUnaryMultiCallable[_event_store_service_pb2.GetCausalityRequest, _event_store_service_pb2.GetCausalityResponse]
+    """GetCausality tells what caused an event and what it caused: the events of its correlation id, and those that name
+    one another in caused_by.
+
+    INVALID_ARGUMENT as with GetEvent. NOT_FOUND as with GetEvent.
+    """
+    GetAggregate: _grpc.UnaryUnaryMultiCallable[_event_store_service_pb2.GetAggregateRequest, _event_store_service_pb2.GetAggregateResponse]
+    """GetAggregate answers all that is needed to rebuild an aggregate: its latest snapshot, if there is one, and the events
+    after it. Also as of an earlier version or time.
+
+    INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: the aggregate has no event (as of then), or is not
+    the caller's. OUT_OF_RANGE: the version asked for is beyond that of the aggregate, which the details name.
+    """
+    SaveSnapshot: _grpc.UnaryUnaryMultiCallable[_event_store_service_pb2.SaveSnapshotRequest, _event_store_service_pb2.SaveSnapshotResponse]
+    """SaveSnapshot keeps the state of an aggregate as it was at a version. Whoever saved one for the same version before is
+    overruled: a snapshot is derived from the events, and can be derived anew.
+
+    INVALID_ARGUMENT names every field that breaks a rule. FAILED_PRECONDITION: the aggregate has not come to that
+    version; the details name the one it is at. PERMISSION_DENIED: the tenant is not the caller's. Nothing was stored.
+    """
+    GetSnapshot: _grpc.UnaryUnaryMultiCallable[_event_store_service_pb2.GetSnapshotRequest, _event_store_service_pb2.GetSnapshotResponse]
+    """GetSnapshot answers the latest snapshot of an aggregate, at a version or before.
+
+    INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: there is none, or it is not the caller's.
+    """
+    ListSnapshots: _grpc.UnaryUnaryMultiCallable[_event_store_service_pb2.ListSnapshotsRequest, _event_store_service_pb2.ListSnapshotsResponse]
+    """ListSnapshots lists the snapshots of an aggregate, the latest version first, without their data.
+
+    INVALID_ARGUMENT and PERMISSION_DENIED as with ListEvents.
+    """
 
 @_typing.type_check_only
 class EventStoreServiceAsyncStub(EventStoreServiceStub):
-    """EventStoreService reads what is stored. It asks PostgreSQL, never Redis: what Publish answered OK is there at once."""
+    """EventStoreService reads what is stored, and keeps snapshots of aggregates. It asks PostgreSQL, never Redis: what
+    Publish answered OK is there at once.
+
+    Lists answer questions, page by page. ReadEvents is for those who follow: projections, exports, caches. It has no
+    acks; who reads keeps the position it got to, and comes back with it. An aggregate is rebuilt by GetAggregate: its
+    latest snapshot, and the events after it.
+
+    All calls are of one tenant, but for a ReadEvents of all. An event or aggregate of another tenant is answered as one
+    that does not exist.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetEvent: _aio.UnaryUnaryMultiCallable[_event_store_service_pb2.GetEventRequest, _event_store_service_pb2.GetEventResponse]  # type: ignore[assignment]
@@ -51,9 +130,79 @@ class EventStoreServiceAsyncStub(EventStoreServiceStub):
     INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: the tenant has no such event, or is not the
     caller's.
     """
+    ListEvents: _aio.UnaryUnaryMultiCallable[_event_store_service_pb2.ListEventsRequest, _event_store_service_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """ListEvents finds the events of a tenant that a filter describes, in the order of their positions.
+
+    A page may hold fewer events than asked for, or none, and still not be the last: only an empty next_page_token ends
+    the list. Events that are published meanwhile appear in later pages of a list from the oldest on, each once.
+
+    INVALID_ARGUMENT names every field that breaks a rule, and a page token that was made for another request.
+    PERMISSION_DENIED: the tenant is not the caller's.
+    """
+    ListAggregateEvents: _aio.UnaryUnaryMultiCallable[_event_store_service_pb2.ListAggregateEventsRequest, _event_store_service_pb2.ListAggregateEventsResponse]  # type: ignore[assignment]
+    """ListAggregateEvents lists the events of one aggregate, in the order of their versions.
+
+    An aggregate that has no event is answered with an empty list. INVALID_ARGUMENT and PERMISSION_DENIED as with
+    ListEvents.
+    """
+    ListAggregates: _aio.UnaryUnaryMultiCallable[_event_store_service_pb2.ListAggregatesRequest, _event_store_service_pb2.ListAggregatesResponse]  # type: ignore[assignment]
+    """ListAggregates lists the aggregates of a tenant, by type and id, bytewise.
+
+    INVALID_ARGUMENT and PERMISSION_DENIED as with ListEvents.
+    """
+    ReadEvents: _aio.UnaryStreamMultiCallable[_event_store_service_pb2.ReadEventsRequest, _event_store_service_pb2.ReadEventsResponse]  # type: ignore[assignment]
+    """ReadEvents streams history in the order of positions, from a place on; then, if asked to follow, what is stored
+    from then on, with neither gap nor repeat between the two.
+
+    Every response tells the position up to which all was sent that the filter describes; also heartbeats, so that a
+    filter which matches nothing still moves. To come back, ask for what is after that position.
+
+    Without follow the stream ends, with OK, when it has come to the end. INVALID_ARGUMENT and PERMISSION_DENIED as with
+    ListEvents. OUT_OF_RANGE: the place to start is beyond the head. UNAVAILABLE: PostgreSQL cannot be reached; come back
+    with the last position. RESOURCE_EXHAUSTED: the server has as many streams as it may.
+    """
+    GetCausality: _aio.UnaryUnaryMultiCallable[_event_store_service_pb2.GetCausalityRequest, _event_store_service_pb2.GetCausalityResponse]  # type: ignore[assignment]
+    """GetCausality tells what caused an event and what it caused: the events of its correlation id, and those that name
+    one another in caused_by.
+
+    INVALID_ARGUMENT as with GetEvent. NOT_FOUND as with GetEvent.
+    """
+    GetAggregate: _aio.UnaryUnaryMultiCallable[_event_store_service_pb2.GetAggregateRequest, _event_store_service_pb2.GetAggregateResponse]  # type: ignore[assignment]
+    """GetAggregate answers all that is needed to rebuild an aggregate: its latest snapshot, if there is one, and the events
+    after it. Also as of an earlier version or time.
+
+    INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: the aggregate has no event (as of then), or is not
+    the caller's. OUT_OF_RANGE: the version asked for is beyond that of the aggregate, which the details name.
+    """
+    SaveSnapshot: _aio.UnaryUnaryMultiCallable[_event_store_service_pb2.SaveSnapshotRequest, _event_store_service_pb2.SaveSnapshotResponse]  # type: ignore[assignment]
+    """SaveSnapshot keeps the state of an aggregate as it was at a version. Whoever saved one for the same version before is
+    overruled: a snapshot is derived from the events, and can be derived anew.
+
+    INVALID_ARGUMENT names every field that breaks a rule. FAILED_PRECONDITION: the aggregate has not come to that
+    version; the details name the one it is at. PERMISSION_DENIED: the tenant is not the caller's. Nothing was stored.
+    """
+    GetSnapshot: _aio.UnaryUnaryMultiCallable[_event_store_service_pb2.GetSnapshotRequest, _event_store_service_pb2.GetSnapshotResponse]  # type: ignore[assignment]
+    """GetSnapshot answers the latest snapshot of an aggregate, at a version or before.
+
+    INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: there is none, or it is not the caller's.
+    """
+    ListSnapshots: _aio.UnaryUnaryMultiCallable[_event_store_service_pb2.ListSnapshotsRequest, _event_store_service_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
+    """ListSnapshots lists the snapshots of an aggregate, the latest version first, without their data.
+
+    INVALID_ARGUMENT and PERMISSION_DENIED as with ListEvents.
+    """
 
 class EventStoreServiceServicer(metaclass=_abc_1.ABCMeta):
-    """EventStoreService reads what is stored. It asks PostgreSQL, never Redis: what Publish answered OK is there at once."""
+    """EventStoreService reads what is stored, and keeps snapshots of aggregates. It asks PostgreSQL, never Redis: what
+    Publish answered OK is there at once.
+
+    Lists answer questions, page by page. ReadEvents is for those who follow: projections, exports, caches. It has no
+    acks; who reads keeps the position it got to, and comes back with it. An aggregate is rebuilt by GetAggregate: its
+    latest snapshot, and the events after it.
+
+    All calls are of one tenant, but for a ReadEvents of all. An event or aggregate of another tenant is answered as one
+    that does not exist.
+    """
 
     @_abc_1.abstractmethod
     def GetEvent(
@@ -65,6 +214,121 @@ class EventStoreServiceServicer(metaclass=_abc_1.ABCMeta):
 
         INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: the tenant has no such event, or is not the
         caller's.
+        """
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _event_store_service_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_store_service_pb2.ListEventsResponse, _abc.Awaitable[_event_store_service_pb2.ListEventsResponse]]:
+        """ListEvents finds the events of a tenant that a filter describes, in the order of their positions.
+
+        A page may hold fewer events than asked for, or none, and still not be the last: only an empty next_page_token ends
+        the list. Events that are published meanwhile appear in later pages of a list from the oldest on, each once.
+
+        INVALID_ARGUMENT names every field that breaks a rule, and a page token that was made for another request.
+        PERMISSION_DENIED: the tenant is not the caller's.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAggregateEvents(
+        self,
+        request: _event_store_service_pb2.ListAggregateEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_store_service_pb2.ListAggregateEventsResponse, _abc.Awaitable[_event_store_service_pb2.ListAggregateEventsResponse]]:
+        """ListAggregateEvents lists the events of one aggregate, in the order of their versions.
+
+        An aggregate that has no event is answered with an empty list. INVALID_ARGUMENT and PERMISSION_DENIED as with
+        ListEvents.
+        """
+
+    @_abc_1.abstractmethod
+    def ListAggregates(
+        self,
+        request: _event_store_service_pb2.ListAggregatesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_store_service_pb2.ListAggregatesResponse, _abc.Awaitable[_event_store_service_pb2.ListAggregatesResponse]]:
+        """ListAggregates lists the aggregates of a tenant, by type and id, bytewise.
+
+        INVALID_ARGUMENT and PERMISSION_DENIED as with ListEvents.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadEvents(
+        self,
+        request: _event_store_service_pb2.ReadEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_event_store_service_pb2.ReadEventsResponse], _abc.AsyncIterator[_event_store_service_pb2.ReadEventsResponse]]:
+        """ReadEvents streams history in the order of positions, from a place on; then, if asked to follow, what is stored
+        from then on, with neither gap nor repeat between the two.
+
+        Every response tells the position up to which all was sent that the filter describes; also heartbeats, so that a
+        filter which matches nothing still moves. To come back, ask for what is after that position.
+
+        Without follow the stream ends, with OK, when it has come to the end. INVALID_ARGUMENT and PERMISSION_DENIED as with
+        ListEvents. OUT_OF_RANGE: the place to start is beyond the head. UNAVAILABLE: PostgreSQL cannot be reached; come back
+        with the last position. RESOURCE_EXHAUSTED: the server has as many streams as it may.
+        """
+
+    @_abc_1.abstractmethod
+    def GetCausality(
+        self,
+        request: _event_store_service_pb2.GetCausalityRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_store_service_pb2.GetCausalityResponse, _abc.Awaitable[_event_store_service_pb2.GetCausalityResponse]]:
+        """GetCausality tells what caused an event and what it caused: the events of its correlation id, and those that name
+        one another in caused_by.
+
+        INVALID_ARGUMENT as with GetEvent. NOT_FOUND as with GetEvent.
+        """
+
+    @_abc_1.abstractmethod
+    def GetAggregate(
+        self,
+        request: _event_store_service_pb2.GetAggregateRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_store_service_pb2.GetAggregateResponse, _abc.Awaitable[_event_store_service_pb2.GetAggregateResponse]]:
+        """GetAggregate answers all that is needed to rebuild an aggregate: its latest snapshot, if there is one, and the events
+        after it. Also as of an earlier version or time.
+
+        INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: the aggregate has no event (as of then), or is not
+        the caller's. OUT_OF_RANGE: the version asked for is beyond that of the aggregate, which the details name.
+        """
+
+    @_abc_1.abstractmethod
+    def SaveSnapshot(
+        self,
+        request: _event_store_service_pb2.SaveSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_store_service_pb2.SaveSnapshotResponse, _abc.Awaitable[_event_store_service_pb2.SaveSnapshotResponse]]:
+        """SaveSnapshot keeps the state of an aggregate as it was at a version. Whoever saved one for the same version before is
+        overruled: a snapshot is derived from the events, and can be derived anew.
+
+        INVALID_ARGUMENT names every field that breaks a rule. FAILED_PRECONDITION: the aggregate has not come to that
+        version; the details name the one it is at. PERMISSION_DENIED: the tenant is not the caller's. Nothing was stored.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSnapshot(
+        self,
+        request: _event_store_service_pb2.GetSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_store_service_pb2.GetSnapshotResponse, _abc.Awaitable[_event_store_service_pb2.GetSnapshotResponse]]:
+        """GetSnapshot answers the latest snapshot of an aggregate, at a version or before.
+
+        INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: there is none, or it is not the caller's.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSnapshots(
+        self,
+        request: _event_store_service_pb2.ListSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_event_store_service_pb2.ListSnapshotsResponse, _abc.Awaitable[_event_store_service_pb2.ListSnapshotsResponse]]:
+        """ListSnapshots lists the snapshots of an aggregate, the latest version first, without their data.
+
+        INVALID_ARGUMENT and PERMISSION_DENIED as with ListEvents.
         """
 
 def add_EventStoreServiceServicer_to_server(servicer: EventStoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
