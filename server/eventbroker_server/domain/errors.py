@@ -104,6 +104,15 @@ class VersionBeyond(BrokerError):
     reason = "VERSION_BEYOND"
 
 
+class PositionBeyond(BrokerError):
+    """The log has not come to the position to begin after."""
+
+    reason = "POSITION_BEYOND"
+
+    def __init__(self, head: int) -> None:
+        super().__init__(head_position=str(head))
+
+
 class SnapshotNotFound(BrokerError):
     """There is no such snapshot."""
 

@@ -8,6 +8,7 @@ or not.
 
 from __future__ import annotations
 
+from eventbroker_server.ports.reader import EventReader, Read
 from eventbroker_server.ports.snapshots import SnapshotStore
 from eventbroker_server.ports.stores import (
     Appended,
@@ -64,6 +65,7 @@ __all__ = [
     "DuePage",
     "Entry",
     "EventLog",
+    "EventReader",
     "Failure",
     "GroupState",
     "GroupStore",
@@ -75,6 +77,7 @@ __all__ = [
     "Outcome",
     "Pending",
     "Progress",
+    "Read",
     "Received",
     "Recorded",
     "Refiltered",

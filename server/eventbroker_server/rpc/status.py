@@ -25,6 +25,7 @@ CODES: dict[type[errors.BrokerError], int] = {
     errors.EventNotFound: code_pb2.NOT_FOUND,
     errors.AggregateNotFound: code_pb2.NOT_FOUND,
     errors.VersionBeyond: code_pb2.OUT_OF_RANGE,
+    errors.PositionBeyond: code_pb2.OUT_OF_RANGE,
     errors.SnapshotNotFound: code_pb2.NOT_FOUND,
     errors.SnapshotAhead: code_pb2.FAILED_PRECONDITION,
     errors.GroupNotFound: code_pb2.NOT_FOUND,
