@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.announce import Announcer
 from eventbroker_server.broker.append import AppendLimits, Writer
+from eventbroker_server.broker.causality import Causality
 from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.delivery import Rhythm
 from eventbroker_server.broker.explain import Explainer
@@ -38,6 +39,7 @@ from eventbroker_server.engines import embedded_engines
 from eventbroker_server.postgres.dead_letter_store import PostgresDeadLetterStore
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
+from eventbroker_server.postgres.history import PostgresHistory
 from eventbroker_server.postgres.migrate import migrate
 from eventbroker_server.postgres.pool import open_pool
 from eventbroker_server.postgres.retry_store import PostgresRetryStore
@@ -85,7 +87,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         postgres_version = await check_postgres(pool)
         installation = await migrate(pool, settings.shards)
         event_log, groups = PostgresEventLog(pool), PostgresGroupStore(pool)
-        dead_letters = PostgresDeadLetterStore(pool)
+        dead_letters, history = PostgresDeadLetterStore(pool), PostgresHistory(pool)
 
         redis = await stack.enter_async_context(open_redis(settings, redis_url))
         redis_version = await check_redis(redis)
@@ -161,7 +163,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
                 Settling(signer, streams, subscriptions, retries),
                 FlowControl(settings.max_unsettled_events, settings.max_unsettled_bytes, settings.max_batch_events),
             ),
-            EventStoreServicer(event_log),
+            EventStoreServicer(event_log, history, Causality(event_log, history), installation.shards),
             DeadLetterServicer(dead_letters, groups, event_log),
             GroupServicer(
                 managed,

@@ -2,11 +2,13 @@
 
 broker/ knows these and nothing of PostgreSQL, Redis or protobuf; postgres/, redis/ and rpc/ keep the promises, and
 tests/contract/ holds them to it on every engine we support. All methods may raise StoreUnavailable (EventLog,
-GroupStore, DeadLetterStore) or StreamsUnavailable (Streams): then what they were to do may have happened or not.
+GroupStore, DeadLetterStore, History) or StreamsUnavailable (Streams): then what they were to do may have happened or
+not.
 """
 
 from __future__ import annotations
 
+from eventbroker_server.ports.history import AggregateHead, History, HistoryPage, Link, Span
 from eventbroker_server.ports.stores import (
     Appended,
     Collision,
@@ -50,6 +52,7 @@ from eventbroker_server.ports.streams import (
 )
 
 __all__ = [
+    "AggregateHead",
     "Appended",
     "Bring",
     "Bringing",
@@ -65,10 +68,13 @@ __all__ = [
     "Failure",
     "GroupState",
     "GroupStore",
+    "History",
+    "HistoryPage",
     "Holding",
     "InLine",
     "Leftovers",
     "Line",
+    "Link",
     "Membership",
     "Outcome",
     "Pending",
@@ -79,6 +85,7 @@ __all__ = [
     "RetryStore",
     "Row",
     "Signal",
+    "Span",
     "Stale",
     "Streams",
     "Trouble",
