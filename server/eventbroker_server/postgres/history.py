@@ -15,7 +15,7 @@ from eventbroker_server.domain.group import ALL_TENANTS
 from eventbroker_server.domain.history import EventFilter
 from eventbroker_server.ports import AggregateHead, HistoryPage, Link, Span
 from eventbroker_server.postgres.event_log import stored_event
-from eventbroker_server.postgres.filtering import wanted
+from eventbroker_server.postgres.filtering import Wanted, wanted
 from eventbroker_server.postgres.queries import QUERIES
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _BY_TYPE = "event_type = lane.key"
 _NOTHING_ELSE = EventFilter()
 
 
-class _Way(NamedTuple):
+class Way(NamedTuple):
     """Through an index: a condition on its entries, their place, and what else is asked of them. A lane is what the
     condition compares with."""
 
@@ -48,7 +48,16 @@ class _Way(NamedTuple):
     lanes: list[tuple[str, str]]
     rest: EventFilter
 
-    def sql(self, name: str, *, newest_first: bool, rest: str = "") -> str:
+    def page(self, *, newest_first: bool) -> Wanted:
+        """The statement history_page, and the last of its arguments."""
+        rest = wanted(ALL_TENANTS, self.rest, _PAGE_ARGUMENTS)
+        return Wanted(self._sql("history_page", newest_first, rest.sql), rest.args)
+
+    def step(self, *, newest_first: bool) -> str:
+        """The statement history_step."""
+        return self._sql("history_step", newest_first)
+
+    def _sql(self, name: str, newest_first: bool, rest: str = "") -> str:
         order = "DESC" if newest_first else "ASC"
         return QUERIES[name] % {"lane": self.condition, "place": self.place, "order": order, "rest": rest}
 
@@ -56,8 +65,8 @@ class _Way(NamedTuple):
         return [kind for kind, _ in self.lanes], [key for _, key in self.lanes]
 
 
-def _of_aggregate(aggregate_type: str, aggregate_id: str, rest: EventFilter) -> _Way:
-    return _Way(_BY_AGGREGATE, "aggregate_version", [(aggregate_type, aggregate_id)], rest)
+def _of_aggregate(aggregate_type: str, aggregate_id: str, rest: EventFilter) -> Way:
+    return Way(_BY_AGGREGATE, "aggregate_version", [(aggregate_type, aggregate_id)], rest)
 
 
 class PostgresHistory:
@@ -68,7 +77,7 @@ class PostgresHistory:
         self, tenant: str, shard: int, asked: EventFilter, span: Span, count: int, *, newest_first: bool = False
     ) -> HistoryPage:
         async with self._pool.connection() as connection:
-            way = await _way(connection, tenant, asked)
+            way = await way_of(connection, tenant, asked)
             if asked.aggregate_id:
                 aggregate = (tenant, asked.aggregate_type, asked.aggregate_id)
                 versions = [await connection.fetchval(QUERIES["version_at"], *aggregate, place) for place in span]
@@ -83,13 +92,10 @@ class PostgresHistory:
         page = await self._page(tenant, shard, way, span, count, newest_first)
         return page._replace(reached=page.events[-1].aggregate_version) if page.reached is not None else page
 
-    async def _page(
-        self, tenant: str, shard: int, way: _Way, span: Span, count: int, newest_first: bool
-    ) -> HistoryPage:
+    async def _page(self, tenant: str, shard: int, way: Way, span: Span, count: int, newest_first: bool) -> HistoryPage:
         """What it has reached is a position."""
-        rest = wanted(ALL_TENANTS, way.rest, _PAGE_ARGUMENTS)
-        page_sql = way.sql("history_page", newest_first=newest_first, rest=rest.sql)
-        step_sql = way.sql("history_step", newest_first=newest_first)
+        page_sql, rest = way.page(newest_first=newest_first)
+        step_sql = way.step(newest_first=newest_first)
         page: list[Any] = []
         reached = None
         for _ in range(_STEPS):
@@ -101,7 +107,7 @@ class PostgresHistory:
                         step = Span(end["place"] - 1, span.upto) if newest_first else Span(span.after, end["place"])
                 most = count - len(page) + 1  # one more tells whether there is a next page
                 limits = (most, shard, _PAGE_BYTES)
-                rows = await connection.fetch(page_sql, tenant, *way.columns(), *step, *limits, *rest.args)
+                rows = await connection.fetch(page_sql, tenant, *way.columns(), *step, *limits, *rest)
             page += rows
             if rows and (rows[0]["found"] > len(rows) or len(page) > count or _bytes(page) > _PAGE_BYTES):
                 page = page[:count]
@@ -137,23 +143,23 @@ class PostgresHistory:
         return [Link(*row) for row in rows]
 
 
-async def _way(connection: Any, tenant: str, asked: EventFilter) -> _Way:
+async def way_of(connection: Any, tenant: str, asked: EventFilter) -> Way:
     """By the index that leaves the least."""
     if asked.aggregate_id:
         rest = replace(asked, aggregate_type="", aggregate_id="")
         return _of_aggregate(asked.aggregate_type, asked.aggregate_id, rest)
     if asked.caused_by:
-        return _Way(_BY_CAUSE, "position", [("", asked.caused_by)], replace(asked, caused_by=""))
+        return Way(_BY_CAUSE, "position", [("", asked.caused_by)], replace(asked, caused_by=""))
     if asked.correlation_id:
-        return _Way(_BY_CORRELATION, "position", [("", asked.correlation_id)], replace(asked, correlation_id=""))
+        return Way(_BY_CORRELATION, "position", [("", asked.correlation_id)], replace(asked, correlation_id=""))
     if asked.user_id:
-        return _Way(_BY_USER, "position", [("", asked.user_id)], replace(asked, user_id=""))
+        return Way(_BY_USER, "position", [("", asked.user_id)], replace(asked, user_id=""))
     types = asked.types.exact()
     if asked.types.prefixes():
         stored = [row[0] for row in await connection.fetch(QUERIES["types_of_tenant"], tenant)]
         types = [name for name in stored if asked.types.matches(name)]
     rest = replace(asked, types=TypeFilter.of())
-    return _Way(_BY_TYPE, "position", [("", name) for name in types], rest)
+    return Way(_BY_TYPE, "position", [("", name) for name in types], rest)
 
 
 def _bytes(rows: list[Any]) -> int:
