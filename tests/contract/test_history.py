@@ -15,10 +15,11 @@ from eventbroker_server.domain.history import EventFilter
 from eventbroker_server.ports import AggregateHead, HistoryPage, Row, Span
 from eventbroker_server.postgres import history as postgres_history
 from eventbroker_server.postgres.event_log import PostgresEventLog
-from eventbroker_server.postgres.history import PostgresHistory, way_of
+from eventbroker_server.postgres.history import PostgresHistory
 from eventbroker_server.postgres.migrate import migrate
 from eventbroker_server.postgres.pool import open_pool
 from eventbroker_server.postgres.queries import QUERIES
+from eventbroker_server.postgres.ways import way_of
 
 from tests.domain_events import domain_event
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from tests.conftest import Stores
 
 SHARD = 1
-WHOLE = Span(0, 1 << 62)
+WHOLE = Span(0, 20)  # more than any test stores, but for the last
 TAGGED = EventFilter(conditions=Conditions(tags=frozenset(["red"])))
 
 

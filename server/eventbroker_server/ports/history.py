@@ -52,8 +52,8 @@ class History(Protocol):
     async def events(
         self, tenant: str, shard: int, asked: EventFilter, span: Span, count: int, *, newest_first: bool = False
     ) -> HistoryPage:
-        """The first events of a span of positions that are asked for: `count` at most, and 4 MiB of data or one event.
-        Looks at a hundred thousand events at most, so the page may have none and still not be the last."""
+        """The first events that are asked for of a span of positions up to the head: `count` at most, and 4 MiB of data
+        or one event. Looks at a hundred thousand events at most, so a page may have none and still not be the last."""
 
     async def aggregate_events(
         self, shard: int, aggregate: AggregateKey, span: Span, count: int, *, newest_first: bool = False

@@ -7,66 +7,52 @@ What no index serves (sources, tags, and what is asked beside) is looked at in s
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from eventbroker_server.domain.filter import TypeFilter
-from eventbroker_server.domain.group import ALL_TENANTS
-from eventbroker_server.domain.history import EventFilter
 from eventbroker_server.ports import AggregateHead, HistoryPage, Link, Span
 from eventbroker_server.postgres.event_log import stored_event
-from eventbroker_server.postgres.filtering import Wanted, wanted
 from eventbroker_server.postgres.queries import QUERIES
+from eventbroker_server.postgres.ways import NOTHING_ELSE, of_aggregate, way_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from eventbroker_server.domain.event import AggregateKey
+    from eventbroker_server.domain.history import EventFilter
     from eventbroker_server.postgres.pool import Pool
+    from eventbroker_server.postgres.ways import Way
 
 _PAGE_BYTES = 4 << 20
 _STEP = 10_000  # entries of an index looked at in one statement
 _STEPS = 10  # in one call
-_PAGE_ARGUMENTS = 8  # of history_page, before those of what else is asked
 _LAST_NAME = "~"  # after every name
 
-# Each condition repeats the predicate of its index: a plan that is made for any value could not tell that it holds.
-_BY_AGGREGATE = "aggregate_type = lane.kind AND aggregate_id = lane.key"
-_BY_CAUSE = "metadata ->> 'caused_by' = lane.key AND metadata ->> 'caused_by' <> ''"
-_BY_CORRELATION = "correlation_id = lane.key AND correlation_id <> ''"
-_BY_USER = "user_id = lane.key AND user_id <> ''"
-_BY_TYPE = "event_type = lane.key"
-_NOTHING_ELSE = EventFilter()
 
+class _List(NamedTuple):
+    """Of a tenant's events along a way."""
 
-class Way(NamedTuple):
-    """Through an index: a condition on its entries, their place, and what else is asked of them. A lane is what the
-    condition compares with."""
+    tenant: str
+    shard: int
+    way: Way
+    newest_first: bool
 
-    condition: str
-    place: str
-    lanes: list[tuple[str, str]]
-    rest: EventFilter
+    def upto(self, span: Span, place: int) -> Span:
+        """What of a span is listed before a place and at it."""
+        return Span(place - 1, span.upto) if self.newest_first else Span(span.after, place)
 
-    def page(self, *, newest_first: bool) -> Wanted:
-        """The statement history_page, and the last of its arguments."""
-        rest = wanted(ALL_TENANTS, self.rest, _PAGE_ARGUMENTS)
-        return Wanted(self._sql("history_page", newest_first, rest.sql), rest.args)
+    def after(self, span: Span, place: int) -> Span:
+        """What of a span is listed after a place."""
+        return Span(span.after, place - 1) if self.newest_first else Span(place, span.upto)
 
-    def step(self, *, newest_first: bool) -> str:
-        """The statement history_step."""
-        return self._sql("history_step", newest_first)
+    def near(self, span: Span, reach: int) -> Span:
+        """The first `reach` places of a span."""
+        if self.newest_first:
+            return Span(max(span.after, span.upto - reach), span.upto)
+        return Span(span.after, min(span.upto, span.after + reach))
 
-    def _sql(self, name: str, newest_first: bool, rest: str = "") -> str:
-        order = "DESC" if newest_first else "ASC"
-        return QUERIES[name] % {"lane": self.condition, "place": self.place, "order": order, "rest": rest}
-
-    def columns(self) -> tuple[list[str], list[str]]:
-        return [kind for kind, _ in self.lanes], [key for _, key in self.lanes]
-
-
-def _of_aggregate(aggregate_type: str, aggregate_id: str, rest: EventFilter) -> Way:
-    return Way(_BY_AGGREGATE, "aggregate_version", [(aggregate_type, aggregate_id)], rest)
+    def last(self, span: Span) -> int:
+        """The place of a span that is listed last."""
+        return span.after + 1 if self.newest_first else span.upto
 
 
 class PostgresHistory:
@@ -82,32 +68,30 @@ class PostgresHistory:
                 aggregate = (tenant, asked.aggregate_type, asked.aggregate_id)
                 versions = [await connection.fetchval(QUERIES["version_at"], *aggregate, place) for place in span]
                 span = Span(*versions)
-        return await self._page(tenant, shard, way, span, count, newest_first)
+        return await self._page(_List(tenant, shard, way, newest_first), span, count)
 
     async def aggregate_events(
         self, shard: int, aggregate: AggregateKey, span: Span, count: int, *, newest_first: bool = False
     ) -> HistoryPage:
         tenant, aggregate_type, aggregate_id = aggregate
-        way = _of_aggregate(aggregate_type, aggregate_id, _NOTHING_ELSE)
-        page = await self._page(tenant, shard, way, span, count, newest_first)
+        way = of_aggregate(aggregate_type, aggregate_id)
+        page = await self._page(_List(tenant, shard, way, newest_first), span, count)
         return page._replace(reached=page.events[-1].aggregate_version) if page.reached is not None else page
 
-    async def _page(self, tenant: str, shard: int, way: Way, span: Span, count: int, newest_first: bool) -> HistoryPage:
+    async def _page(self, listed: _List, span: Span, count: int) -> HistoryPage:
         """What it has reached is a position."""
-        page_sql, rest = way.page(newest_first=newest_first)
-        step_sql = way.step(newest_first=newest_first)
+        statement, rest = listed.way.page(newest_first=listed.newest_first)
+        lanes = listed.way.columns()
         page: list[Any] = []
         reached = None
+        reach = _STEP
         for _ in range(_STEPS):
-            step, end = span, None
             async with self._pool.connection() as connection:
-                if way.rest != _NOTHING_ELSE:
-                    end = await connection.fetchrow(step_sql, tenant, *way.columns(), *span, _STEP)
-                    if end:
-                        step = Span(end["place"] - 1, span.upto) if newest_first else Span(span.after, end["place"])
+                end = await self._step(connection, listed, span, reach)
+                step = listed.upto(span, end[0]) if end else span
                 most = count - len(page) + 1  # one more tells whether there is a next page
-                limits = (most, shard, _PAGE_BYTES)
-                rows = await connection.fetch(page_sql, tenant, *way.columns(), *step, *limits, *rest)
+                limits = (most, listed.shard, _PAGE_BYTES)
+                rows = await connection.fetch(statement, listed.tenant, *lanes, *step, *limits, *rest)
             page += rows
             if rows and (rows[0]["found"] > len(rows) or len(page) > count or _bytes(page) > _PAGE_BYTES):
                 page = page[:count]
@@ -116,9 +100,25 @@ class PostgresHistory:
             if end is None:
                 reached = None
                 break
-            reached = end["position"]
-            span = Span(span.after, end["place"] - 1) if newest_first else Span(end["place"], span.upto)
+            place, reached = end
+            span = listed.after(span, place)
+            reach = 8 * (step.upto - step.after)  # where entries are rare, steps grow
         return HistoryPage([stored_event(row) for row in page], reached)
+
+    async def _step(self, connection: Any, listed: _List, span: Span, reach: int) -> tuple[int, int] | None:
+        """The place where a step of so many entries ends, and its position; None if it ends with the span.
+
+        A step along several lanes ends after `reach` places at the latest: else each would be read far beyond where the
+        step ends."""
+        way = listed.way
+        if way.rest == NOTHING_ELSE:
+            return None
+        near = listed.near(span, reach) if len(way.lanes) > 1 else span
+        statement = way.step(newest_first=listed.newest_first)
+        end = await connection.fetchrow(statement, listed.tenant, *way.columns(), *near, _STEP)
+        if end:
+            return end["place"], end["position"]
+        return None if near == span else (listed.last(near), listed.last(near))
 
     async def aggregates(
         self, tenant: str, aggregate_type: str, after: tuple[str, str] | None, count: int
@@ -141,25 +141,6 @@ class PostgresHistory:
         async with self._pool.connection() as connection:
             rows = await connection.fetch(QUERIES["links_correlated"], tenant, correlation_id, list(known), count)
         return [Link(*row) for row in rows]
-
-
-async def way_of(connection: Any, tenant: str, asked: EventFilter) -> Way:
-    """By the index that leaves the least."""
-    if asked.aggregate_id:
-        rest = replace(asked, aggregate_type="", aggregate_id="")
-        return _of_aggregate(asked.aggregate_type, asked.aggregate_id, rest)
-    if asked.caused_by:
-        return Way(_BY_CAUSE, "position", [("", asked.caused_by)], replace(asked, caused_by=""))
-    if asked.correlation_id:
-        return Way(_BY_CORRELATION, "position", [("", asked.correlation_id)], replace(asked, correlation_id=""))
-    if asked.user_id:
-        return Way(_BY_USER, "position", [("", asked.user_id)], replace(asked, user_id=""))
-    types = asked.types.exact()
-    if asked.types.prefixes():
-        stored = [row[0] for row in await connection.fetch(QUERIES["types_of_tenant"], tenant)]
-        types = [name for name in stored if asked.types.matches(name)]
-    rest = replace(asked, types=TypeFilter.of())
-    return Way(_BY_TYPE, "position", [("", name) for name in types], rest)
 
 
 def _bytes(rows: list[Any]) -> int:

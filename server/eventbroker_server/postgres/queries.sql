@@ -647,7 +647,7 @@ LIMIT 1;
 
 -- name: history_page
 -- The first events of a range in several lanes, each a way through an index in the order of places, which are positions
--- or versions. postgres/history.py fills in the lane's condition, the column of its places, the order, and what else is
+-- or versions. postgres/ways.py fills in the lane's condition, the column of its places, the order, and what else is
 -- asked, whose parameters come after $8. OFFSET 0 keeps what else is asked out of the choice of the index.
 SELECT {event}, found
 FROM (
