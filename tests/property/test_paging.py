@@ -73,7 +73,7 @@ filters = st.lists(st.sampled_from(conditions), max_size=3).map(
     lambda drawn: pb.EventFilter(**{field: value for condition in drawn for field, value in condition.items()})
 )
 places = st.integers(0, 20)
-ranges = st.tuples(places, places).filter(lambda pair: pair[0] < pair[1])
+ranges = st.tuples(places, places).filter(lambda pair: pair[0] // 3 < pair[1] // 3)
 
 
 @dataclass
@@ -171,13 +171,14 @@ def test_a_list_has_each_event_that_matches_once_and_in_order(
     async def example() -> None:
         PRINCIPAL.set(CALLER)
         await world.clear()
-        await world.publish(before)
+        for first in range(0, len(before), 3):  # each three have a time of their own
+            await world.publish(before[first : first + 3])
         at_first = await world.stored()
         request = pb.ListEventsRequest(tenant_id="acme", filter=asked, order=order, page_size=page_size)
         request.after_position, request.upto_position = positions
         for place, field in zip(times, ("recorded_from", "recorded_before"), strict=True):
-            if place is not None and place < len(at_first):
-                set_time(getattr(request, field), at_first[place].record_time)
+            if place is not None and place // 3 * 3 < len(at_first):
+                set_time(getattr(request, field), at_first[place // 3 * 3].record_time)
         expected_at_first = [stored.position for stored in at_first if matches(request, stored)]
         listed: list[int] = []
         publish = iter(meanwhile)
