@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from eventbroker_server.broker.causality import Causality
-from eventbroker_server.domain.causality import tree
 from eventbroker_server.domain.conditions import Conditions
 from eventbroker_server.domain.event import Event, Metadata
 from eventbroker_server.domain.filter import TypeFilter
@@ -18,15 +15,12 @@ from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.history import PostgresHistory
 from eventbroker_server.postgres.migrate import migrate
 from eventbroker_server.postgres.pool import open_pool
-from eventbroker_server.postgres.queries import QUERIES
-from eventbroker_server.postgres.ways import way_of
 
 from tests.domain_events import domain_event
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from eventbroker_server.domain.event import StoredEvent
     from eventbroker_server.postgres.pool import Pool
 
     from tests.conftest import Stores
@@ -209,123 +203,3 @@ async def test_aggregates_are_listed_bytewise_with_their_latest_event(
     users = [head for head in found if head.aggregate_type == "User"]
     assert await history.aggregates("acme", "User", None, 100) == users
     assert await history.aggregates("acme", "User", ("User", "a"), 1) == users[2:3]
-
-
-def caused(event_id: str, by: str = "", **changes: Any) -> Event:
-    return domain_event(event_id=event_id, aggregate_id=event_id, metadata=Metadata(caused_by=by), **changes)
-
-
-FAMILY = [  # by position from 1
-    caused("root", "a_command", correlation_id="c"),
-    caused("left", "root"),
-    caused("right", "root", correlation_id="c"),
-    caused("leaf", "left"),
-    caused("cousin", "right"),
-    caused("friend", correlation_id="c"),
-    caused("stranger", "a_command"),
-    caused("late friend", "friend", correlation_id="c"),
-    caused("other tenant", "root", correlation_id="c", tenant_id="globex"),
-]
-
-
-async def around(log: PostgresEventLog, history: PostgresHistory, event_id: str, most: int) -> tuple[str, bool]:
-    start = await log.find(("acme", event_id))
-    assert start
-    near, truncated = await Causality(log, history).around(SHARD, start, most)
-    return ", ".join(stored.event.event_id for stored in near), truncated
-
-
-async def test_causality_goes_outwards_and_the_nearest_and_oldest_come_first(
-    log: PostgresEventLog, history: PostgresHistory
-) -> None:
-    await store(log, *FAMILY)
-    everything = "root, left, right, leaf, cousin, friend, late friend"
-    assert await around(log, history, "root", 100) == (everything, False)
-    assert await around(log, history, "root", 7) == (everything, False)
-    for most in range(1, 7):
-        assert await around(log, history, "root", most) == (", ".join(everything.split(", ")[:most]), True)
-    assert await around(log, history, "leaf", 100) == ("leaf, left, root, right, cousin", False)
-    assert await around(log, history, "stranger", 100) == ("stranger", False)
-
-
-async def test_causality_ends_where_events_cause_one_another_in_a_circle(
-    log: PostgresEventLog, history: PostgresHistory
-) -> None:
-    await store(log, caused("below", "b"), caused("a", "c"), caused("b", "a"), caused("c", "b"), caused("own", "own"))
-    assert await around(log, history, "c", 100) == ("c, a, b, below", False)
-    assert await around(log, history, "own", 100) == ("own", False)
-    stored: list[StoredEvent] = await log.read(SHARD, 0, 5)
-    assert [(each.stored.event.event_id, each.parent, each.depth) for each in tree(stored)] == [
-        ("below", "b", 2),
-        ("a", "", 0),
-        ("b", "a", 1),
-        ("c", "b", 2),
-        ("own", "", 0),
-    ]
-
-
-# 200,000 events, of which every 20th is of a tiny tenant, and few of a rare type.
-MANY = """
-INSERT INTO eventbroker.events
-SELECT 1, n, CASE WHEN n % 20 = 0 THEN 'tiny' ELSE 'acme' END, 'e' || n,
-    CASE WHEN n % 50000 = 1 THEN 'rare.one' WHEN n % 3 = 0 THEN 'user.created' ELSE 'user.left' END, 'v1.0',
-    'User', 'u' || n % 10000, (n + 9999) / 10000, CASE WHEN n % 2 = 0 THEN 'user' || n % 500 ELSE '' END, '', '',
-    CASE WHEN n % 2 = 0 THEN 'c' || n / 10 ELSE '' END, now(), 1, '', '{}',
-    CASE WHEN n % 4 = 0 THEN jsonb_build_object('caused_by', 'e' || n - 1) ELSE '{}' END, now()
-FROM generate_series(1, 200000) AS n
-"""
-SERVED: list[tuple[str, EventFilter]] = [
-    ("events_by_type", EventFilter()),
-    ("events_by_type", EventFilter(types=TypeFilter.of("rare.one"))),
-    ("events_by_type", EventFilter(types=TypeFilter.of("rare.*", "user.left"))),
-    ("events_by_type", TAGGED),
-    ("events_by_type", EventFilter(aggregate_type="User")),
-    ("events_version", EventFilter(aggregate_type="User", aggregate_id="u77")),
-    ("events_version", EventFilter(aggregate_type="User", aggregate_id="u77", user_id="user42")),
-    ("events_by_correlation", EventFilter(correlation_id="c500", types=TypeFilter.of("user.left"))),
-    ("events_by_cause", EventFilter(caused_by="e99")),
-    ("events_by_user", EventFilter(user_id="user42", aggregate_type="User")),
-]
-
-
-OTHERS: list[tuple[str, set[str]]] = [
-    ("types_of_tenant", {"events_by_type"}),
-    ("version_at", {"events_version"}),
-    ("aggregates", {"aggregates", "events_version"}),
-    ("links_near", {"events_by_cause", "events_id"}),
-    ("links_correlated", {"events_by_correlation"}),
-]
-
-
-async def plan(connection: Any, sql: str) -> str:
-    """As the pool's connections make it: for any values."""
-    count = max(int(number) for number in re.findall(r"\$(\d+)", sql))
-    await connection.execute(f"PREPARE planned AS {sql}")
-    rows = await connection.fetch(f"EXPLAIN EXECUTE planned({', '.join(['NULL'] * count)})")
-    await connection.execute("DEALLOCATE planned")
-    return "\n".join(row[0] for row in rows)
-
-
-def indexes(planned: str) -> set[str]:
-    return set(re.findall(r"(?:using| on) ((?:events_|aggregates)\w*)", planned)) - {"events_1"}
-
-
-async def test_each_list_goes_through_its_index_in_order_before_and_after_statistics_are_gathered(pool: Pool) -> None:
-    async with pool.connection() as connection:
-        await connection.execute(MANY, timeout=50)
-        for gather in ("SELECT", "ANALYZE eventbroker.events"):
-            await connection.execute(gather)
-            for index, asked in SERVED:
-                way = await way_of(connection, "acme", asked)
-                for newest_first in (False, True):
-                    page = await plan(connection, way.page(newest_first=newest_first).sql)
-                    assert indexes(page) == {index, "events_position"}, (asked, page)
-                    assert page.count("Sort  (") == 2, page  # of what the lanes found, and of the page
-                    step = await plan(connection, way.step(newest_first=newest_first))
-                    assert indexes(step) == {index}, (asked, step)
-                    assert step.count("Sort  (") == 1, step
-                    assert "Seq Scan" not in page + step
-            for name, expected in OTHERS:
-                planned = await plan(connection, QUERIES[name])
-                assert indexes(planned) == expected, planned
-                assert "Seq Scan" not in planned, planned
