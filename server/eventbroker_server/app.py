@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.announce import Announcer
 from eventbroker_server.broker.append import AppendLimits, Writer
+from eventbroker_server.broker.causality import Causality
 from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.delivery import Rhythm
 from eventbroker_server.broker.explain import Explainer
 from eventbroker_server.broker.groups import Groups
+from eventbroker_server.broker.heads import Head
 from eventbroker_server.broker.ordering import Ordering
 from eventbroker_server.broker.publishing import Publishing
 from eventbroker_server.broker.pulling import Pulling
+from eventbroker_server.broker.reading import Readers
 from eventbroker_server.broker.relay import Relay, Tail
 from eventbroker_server.broker.retention import Retention
 from eventbroker_server.broker.retry import Retries
@@ -38,8 +41,10 @@ from eventbroker_server.engines import embedded_engines
 from eventbroker_server.postgres.dead_letter_store import PostgresDeadLetterStore
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
+from eventbroker_server.postgres.history import PostgresHistory
 from eventbroker_server.postgres.migrate import migrate
 from eventbroker_server.postgres.pool import open_pool
+from eventbroker_server.postgres.reader import PostgresEventReader
 from eventbroker_server.postgres.retry_store import PostgresRetryStore
 from eventbroker_server.postgres.safety import check_postgres
 from eventbroker_server.postgres.snapshots import PostgresSnapshotStore
@@ -58,8 +63,9 @@ from eventbroker_server.rpc.subscriber import SubscriberServicer
 from eventbroker_server.settings import default_data_dir
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 
+    from eventbroker_server.domain.event import StoredEvent
     from eventbroker_server.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -87,7 +93,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         postgres_version = await check_postgres(pool)
         installation = await migrate(pool, settings.shards)
         event_log, groups = PostgresEventLog(pool), PostgresGroupStore(pool)
-        dead_letters = PostgresDeadLetterStore(pool)
+        dead_letters, history = PostgresDeadLetterStore(pool), PostgresHistory(pool)
 
         redis = await stack.enter_async_context(open_redis(settings, redis_url))
         redis_version = await check_redis(redis)
@@ -106,6 +112,9 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         retry_store = PostgresRetryStore(pool)
         ordering = Ordering(retry_store, streams, codec, announcer)
         retries = Retries(retry_store, event_log, streams, codec, ordering, announcer)
+        heads = [Head(event_log, shard, settings.sweep_interval) for shard in range(installation.shards)]
+        times = StreamTimes(settings.heartbeat_interval, settings.stream_max_age)
+        readers = Readers(PostgresEventReader(pool), heads, times, settings.max_streams)
         subscriptions = Subscriptions(
             event_log,
             groups,
@@ -117,7 +126,8 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             announcer,
             shards=installation.shards,
             rhythm=Rhythm(settings.sweep_interval, settings.checkpoint_interval, settings.linger),
-            times=StreamTimes(settings.heartbeat_interval, settings.stream_max_age),
+            times=times,
+            heads=heads,
             default_ack_deadline=settings.ack_deadline,
             create_groups=settings.create_groups,
             most=settings.max_streams,
@@ -139,9 +149,10 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
                 settings.linger,
                 Tail(settings.tail_age, settings.tail_bytes),
             )
-            writers.append(Writer(event_log, shard, _append_limits(settings), relay.offer))
+            writers.append(Writer(event_log, shard, _append_limits(settings), _stored(relay, heads[shard])))
             relays.append(relay)
             spawn(subscriptions.listen(shard), f"signals {shard}")
+            spawn(heads[shard].run(), f"head {shard}")
             spawn(subscriptions.beat(shard, settings.process_ttl), f"heartbeat {shard}")
         spawn(Retention(dead_letters, settings.dead_letter_purge_interval).run(), "dead letter purge")
         await stack.enter_async_context(_working("relay", relays, tasks))
@@ -164,7 +175,16 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
                 Settling(signer, streams, subscriptions, retries),
                 FlowControl(settings.max_unsettled_events, settings.max_unsettled_bytes, settings.max_batch_events),
             ),
-            EventStoreServicer(event_log, PostgresSnapshotStore(pool), settings.max_snapshot_bytes),
+            EventStoreServicer(
+                event_log,
+                history,
+                Causality(event_log, history),
+                readers,
+                codec,
+                PostgresSnapshotStore(pool),
+                settings.max_snapshot_bytes,
+                installation.shards,
+            ),
             DeadLetterServicer(dead_letters, groups, event_log),
             GroupServicer(
                 managed,
@@ -174,7 +194,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             settings.max_publish_bytes,
         )
         port = await server.start(settings.host, settings.port)
-        stack.push_async_callback(_drain, server, subscriptions, publish_streams, settings.drain_timeout)
+        stack.push_async_callback(_drain, server, subscriptions, (publish_streams, readers), settings.drain_timeout)
         await server.serving()
         log.info(
             "serving",
@@ -217,6 +237,16 @@ async def _engines(settings: Settings, tasks: asyncio.TaskGroup) -> AsyncIterato
             watch.cancel()
 
 
+def _stored(relay: Relay, head: Head) -> Callable[[list[StoredEvent]], None]:
+    """Heeds what a writer has stored."""
+
+    def heed(events: list[StoredEvent]) -> None:
+        relay.offer(events)
+        head.moved(events[-1].position)
+
+    return heed
+
+
 def _append_limits(settings: Settings) -> AppendLimits:
     return AppendLimits(
         flush_events=settings.flush_events,
@@ -240,14 +270,17 @@ async def _working(kind: str, parts: Sequence[Relay | Writer], tasks: asyncio.Ta
         await end(working)
 
 
-async def _drain(server: Server, subscriptions: Subscriptions, publish_streams: PublishStreams, timeout: float) -> None:
+async def _drain(
+    server: Server, subscriptions: Subscriptions, others: Iterable[PublishStreams | Readers], timeout: float
+) -> None:
     """Take no more, tell streams to come back elsewhere, and wait for what is under way: `stop` alone returns before
     the handlers have given back what their consumers hold."""
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
     await server.not_serving()
     subscriptions.close()
-    publish_streams.close()
+    for streams in others:
+        streams.close()
     await subscriptions.drained(timeout)
     await server.stop(grace=min(5.0, max(1.0, until - loop.time())))
     await subscriptions.drained(2)

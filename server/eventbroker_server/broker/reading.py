@@ -1,7 +1,7 @@
 """Reading: history as a stream, in the order of positions, and then what is stored from then on.
 
-All of it comes from PostgreSQL, where positions have no gap and their order is the order of commits: who asks for what is
-after the last position misses nothing. The next page is read while the last one is sent, and no more than that.
+All of it comes from PostgreSQL, where positions have no gap and their order is the order of commits: who asks for what
+is after the last position misses nothing. The next page is read while the last one is sent, and no more than that.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.broker.consumer import ClosingReason
 from eventbroker_server.broker.subscription import CaughtUp, Farewell
-from eventbroker_server.broker.tasks import end, wait_for
+from eventbroker_server.broker.tasks import wait_for
 from eventbroker_server.domain.errors import Overloaded, PositionBeyond, ShuttingDown
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
     from eventbroker_server.broker.heads import Head
     from eventbroker_server.broker.subscription import StreamTimes
@@ -69,7 +69,7 @@ class Readers:
         self._closed = False
 
     @asynccontextmanager
-    async def open(self, reading: Reading) -> AsyncIterator[AsyncIterator[Said]]:
+    async def open(self, reading: Reading) -> AsyncIterator[AsyncGenerator[Said, None]]:
         """What a new reader says, until it has come to its end. Raises Overloaded, ShuttingDown, PositionBeyond, and
         StoreUnavailable, also while it reads."""
         if len(self._open) >= self._most:
@@ -111,7 +111,7 @@ class Reader:
         self._closing = True
         self._wake.set()
 
-    async def run(self) -> AsyncIterator[Said]:
+    async def run(self) -> AsyncGenerator[Said, None]:
         reading = self._reading
         head = await self._head.ask()
         if reading.after > head:
@@ -131,7 +131,7 @@ class Reader:
         elif self._told != self._position:
             yield self._say(SignOfLife())
 
-    async def _follow(self) -> AsyncIterator[Said]:
+    async def _follow(self) -> AsyncGenerator[Said, None]:
         with self._head.followed(self._wake):
             while not self._over:
                 self._wake.clear()
@@ -144,7 +144,7 @@ class Reader:
                 else:
                     await self._sleep()
 
-    async def _read(self, goal: int, rate: float = 0.0) -> AsyncIterator[Said]:
+    async def _read(self, goal: int, rate: float = 0.0) -> AsyncGenerator[Said, None]:
         """What is asked for up to a position, unless the stream is over before."""
         loop = asyncio.get_running_loop()
         most = min(self._reading.most, math.ceil(rate * _TURN)) if rate else self._reading.most
@@ -170,7 +170,8 @@ class Reader:
                     yield self._say(SignOfLife())
         finally:
             if ahead is not None:
-                await end([ahead])
+                ahead.cancel()
+                await asyncio.wait((ahead,))
 
     async def _page(self, after: int, upto: int) -> Read:
         return await self._store.page(self._reading.shard, self._reading.tenant, self._reading.asked, after, upto)

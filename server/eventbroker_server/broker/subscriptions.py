@@ -28,11 +28,12 @@ from eventbroker_server.domain.group import Group, GroupKey, shards_of
 from eventbroker_server.ports import Stale
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 
     from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.consumer import Consumer, FlowControl
     from eventbroker_server.broker.delivery import Rhythm
+    from eventbroker_server.broker.heads import Head
     from eventbroker_server.broker.ordering import Ordering
     from eventbroker_server.broker.retry import Retries
     from eventbroker_server.broker.subscription import StreamTimes
@@ -73,6 +74,7 @@ class Subscriptions:
         shards: int,
         rhythm: Rhythm,
         times: StreamTimes,
+        heads: Sequence[Head],
         default_ack_deadline: float,
         create_groups: bool,
         most: int,
@@ -89,6 +91,7 @@ class Subscriptions:
         self._shards = shards
         self._rhythm = rhythm
         self._times = times
+        self._heads = heads
         self._default_ack_deadline = default_ack_deadline
         self._create_groups = create_groups
         self._most = most
@@ -293,6 +296,7 @@ class Subscriptions:
         """Heed what other brokers tell."""
         async for signal in self._streams.signals(shard):
             if signal is None:
+                self._heads[shard].look()
                 self.relayed(shard, ())
             else:
                 self._heed(shard, signal)
@@ -301,6 +305,7 @@ class Subscriptions:
         own = signal.process == self._streams.process
         delivery = self._deliveries.get(signal.group)
         if signal.kind == "relayed" and not own:
+            self._heads[shard].look()
             self.relayed(shard, signal.types)
         elif signal.kind == "settled" and own:
             self.settled(signal.group, signal.consumer, shard, signal.positions)

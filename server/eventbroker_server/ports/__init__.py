@@ -2,12 +2,13 @@
 
 broker/ knows these and nothing of PostgreSQL, Redis or protobuf; postgres/, redis/ and rpc/ keep the promises, and
 tests/contract/ holds them to it on every engine we support. All methods may raise StoreUnavailable (EventLog,
-GroupStore, DeadLetterStore, SnapshotStore) or StreamsUnavailable (Streams): then what they were to do may have happened
-or not.
+GroupStore, DeadLetterStore, History, EventReader, SnapshotStore) or StreamsUnavailable (Streams): then what they
+were to do may have happened or not.
 """
 
 from __future__ import annotations
 
+from eventbroker_server.ports.history import AggregateHead, History, HistoryPage, Link, Span
 from eventbroker_server.ports.reader import EventReader, Read
 from eventbroker_server.ports.snapshots import SnapshotStore
 from eventbroker_server.ports.stores import (
@@ -53,6 +54,7 @@ from eventbroker_server.ports.streams import (
 )
 
 __all__ = [
+    "AggregateHead",
     "Appended",
     "Bring",
     "Bringing",
@@ -69,10 +71,13 @@ __all__ = [
     "Failure",
     "GroupState",
     "GroupStore",
+    "History",
+    "HistoryPage",
     "Holding",
     "InLine",
     "Leftovers",
     "Line",
+    "Link",
     "Membership",
     "Outcome",
     "Pending",
@@ -85,6 +90,7 @@ __all__ = [
     "Row",
     "Signal",
     "SnapshotStore",
+    "Span",
     "Stale",
     "Streams",
     "Trouble",

@@ -17,7 +17,7 @@ def _load() -> dict[str, str]:
     parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)[1:]
     named = {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
     shared = {"event": _EVENT} | {
-        name: named.pop(name) for name in ("wanted_event", "unwanted_retry", "wanted_dead_letter")
+        name: named.pop(name) for name in ("wanted_event", "unwanted_retry", "wanted_dead_letter", "link")
     }
     return {name: re.sub(r"\{(\w+)\}", lambda part: shared[part[1]], body) for name, body in named.items()}
 

@@ -40,7 +40,7 @@ class EventReads:
     _codec: Codec
     _shards: int
 
-    async def ReadEvents(  # type: ignore[override] # noqa: N802 - writes to the context, which cleans up at once
+    async def ReadEvents(  # noqa: N802 - writes to the context, which cleans up at once
         self,
         request: pb.ReadEventsRequest,
         context: grpc.aio.ServicerContext[pb.ReadEventsRequest, pb.ReadEventsResponse],

@@ -1,4 +1,4 @@
-"""Pages of a list: their sizes, and the tokens that ask for the next.
+"""Pages of a list: their sizes, what fits into them, and the tokens that ask for the next.
 
 A token tells where the page before ended, and has a digest, so that it serves only the request that it was made for. It
 is no secret: what a caller may see is decided without it.
@@ -9,14 +9,21 @@ from __future__ import annotations
 import base64
 import json
 from hashlib import blake2s
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from eventbroker_server.domain.errors import Violation
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from google.protobuf.message import Message
 
+    M = TypeVar("M", bound=Message)
+
 MAX_PAGE, DEFAULT_PAGE = 1_000, 100
+MAX_BYTES = 4 << 20  # which is what a client takes, if it is not told otherwise
+_FRAME_BYTES = 8  # of a message in an answer
+_TOKEN_BYTES = 8 << 10  # more than any token has
 _DIGEST_BYTES = 10
 _RULE = "must be a next_page_token of this broker, with all else that the request before asked for"
 
@@ -33,6 +40,18 @@ def size_of(request: Paged, violations: list[Violation]) -> int:
     if not 0 <= request.page_size <= MAX_PAGE:
         violations.append(Violation("page_size", f"must be from 1 to {MAX_PAGE}, or 0"))
     return request.page_size or DEFAULT_PAGE
+
+
+def fitting(messages: Iterable[M]) -> list[M]:
+    """The first of them that fit into an answer together; at least one, if there is one."""
+    fit: list[M] = []
+    size = _TOKEN_BYTES
+    for message in messages:
+        size += message.ByteSize() + _FRAME_BYTES
+        if fit and size > MAX_BYTES:
+            break
+        fit.append(message)
+    return fit
 
 
 def token_of(request: Paged, *place: str | int) -> str:

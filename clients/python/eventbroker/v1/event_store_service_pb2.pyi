@@ -173,7 +173,7 @@ class ListEventsRequest(_message.Message):
     after_position: _builtins.int
     """Only events after this position; never negative. 0: from the first."""
     upto_position: _builtins.int
-    """Only events up to this position, that one too; never negative. 0: no bound."""
+    """Only events up to this position, that one too; never negative, nor before after_position. 0: no bound."""
     order: Global___EventOrder.ValueType
     """The order of positions."""
     page_size: _builtins.int
@@ -599,7 +599,7 @@ class GetCausalityRequest(_message.Message):
     event_id: _builtins.str
     """The event's id. Required."""
     max_events: _builtins.int
-    """Events in the answer at most, 1 to 1,000. 0: 100."""
+    """Events in the answer at most, 1 to 1,000. 0: 100. An answer holds at most 4 MiB of data, or one event."""
     def __init__(
         self,
         *,
@@ -624,7 +624,9 @@ class GetCausalityResponse(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     TRUNCATED_FIELD_NUMBER: _builtins.int
     truncated: _builtins.bool
-    """Whether there are more than were asked for. Those that are left out are the farthest in the tree, or the newest."""
+    """Whether there are more than were asked for, or than an answer holds. Those that are left out are the farthest in the
+    tree, and of equally far ones the newest; what has only the correlation id is farther than all that is in the tree.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___CausalEvent]:
         """The events, by position, among them the one that was asked for. Each names what caused it (Metadata.caused_by): where
@@ -655,7 +657,9 @@ class CausalEvent(_message.Message):
     PARENT_EVENT_ID_FIELD_NUMBER: _builtins.int
     DEPTH_FIELD_NUMBER: _builtins.int
     parent_event_id: _builtins.str
-    """The id of the event among these that caused it. Empty: none of these did."""
+    """The id of the event among these that caused it. Empty: none of these did, or it is the first of some that cause one
+    another in a circle.
+    """
     depth: _builtins.int
     """How far below its root it is; 0 for a root."""
     @_builtins.property
