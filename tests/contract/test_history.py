@@ -157,6 +157,17 @@ async def test_a_page_looks_at_a_bounded_number_of_events(
     assert await history.events("acme", SHARD, TAGGED, Span(15, 20), 10) == HistoryPage([], None)
 
 
+async def test_a_list_goes_on_over_a_stretch_of_what_nobody_asked_for(
+    history: PostgresHistory, log: PostgresEventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    red = {"metadata": Metadata(tags=("red",))}
+    mine = {1: numbered(1, **red), 9: numbered(9, event_type="user.left", **red), 20: numbered(20, **red)}
+    await store(log, *(mine.get(number) or numbered(number, tenant_id="globex") for number in range(1, 21)))
+    for step in (1, 2, 3):
+        monkeypatch.setattr(postgres_history, "_STEP", step)
+        assert await listed(history, TAGGED) == ["e1", "e9", "e20"]
+
+
 async def test_a_page_has_four_mebibytes_of_data_or_one_event(history: PostgresHistory, log: PostgresEventLog) -> None:
     sizes = (1.5, 1.5, 1.5, 5, 0.1, 0.1)
     for number, size in enumerate(sizes, 1):
