@@ -69,6 +69,8 @@ def main() -> None:
         settings = Settings.load()
         logs.set_up(settings.log_level)
         uvloop.run(arguments.run(settings, arguments) if "run" in arguments else _serve(settings))
+    except KeyboardInterrupt:  # of a command; the broker stops in order
+        sys.exit(130)
     except BrokerError as exc:
         sys.exit(f"eventbroker: {exc}")
     except BaseExceptionGroup as group:

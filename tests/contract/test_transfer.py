@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from eventbroker_server.domain.conditions import Conditions
 from eventbroker_server.domain.errors import BadExport, TransferRefused
-from eventbroker_server.domain.event import DataForm, Metadata, shard_of
+from eventbroker_server.domain.event import DataForm, Event, Metadata, StoredEvent, shard_of
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupKey
 from eventbroker_server.domain.retry import RetryPolicy
@@ -29,11 +29,11 @@ from eventbroker_server.transfer.importing import import_export
 
 from tests.conftest import stores_on
 from tests.domain_events import FIRST_MOMENT, LAST_MOMENT, domain_event
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from eventbroker_server.domain.event import Event
     from eventbroker_server.engines import Engines
     from eventbroker_server.postgres.pool import Pool
 
@@ -121,6 +121,19 @@ async def source(new_database: NewDatabase) -> Pool:
 
 
 # Backup.
+
+
+async def test_every_table_is_exported_or_known_not_to_be(source: Pool) -> None:
+    exported_tables = {"events", "groups", "group_shards", "retries", "dead_letters"}
+    made_anew = {"installation", "migrations", "shard_head"}
+    async with source.connection() as connection:
+        rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'eventbroker'")
+        columns = await connection.fetchval(
+            "SELECT count(*) FROM information_schema.columns"
+            " WHERE table_schema = 'eventbroker' AND table_name = 'events'"
+        )
+    assert {row[0] for row in rows} == exported_tables | made_anew
+    assert columns == len(Event._fields) - 1 + len(StoredEvent._fields) - 1 + 1  # all but the wire; and the shard
 
 
 async def test_an_export_of_what_was_imported_equals_the_first(source: Pool, new_database: NewDatabase) -> None:
@@ -231,6 +244,23 @@ async def test_a_tenant_that_moves_comes_in_while_others_publish(source: Pool, n
         pipe.close()
         await importing
     assert [one.position for one in await events_of(target, TENANT, 1)] == [4, 5, 6, 7, 8]
+
+
+async def test_a_tenant_that_moves_comes_behind_what_is_being_published(
+    source: Pool, new_database: NewDatabase
+) -> None:
+    target = await new_database(1)
+    data = await exported_bytes(source, TENANT)
+    waiting = "SELECT true FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    async with PostgresEventLog(target).deciding(0) as decision, target.connection() as watching:
+        importing = asyncio.create_task(imported(target, data))
+        await eventually(lambda: watching.fetchval(waiting))
+        await decision.insert([Row(domain_event(tenant_id=NEIGHBOR), None, 1)])
+    await importing
+    (published,) = await events_of(target, NEIGHBOR, 1)
+    moved = await events_of(target, TENANT, 1)
+    assert [one.position for one in [published, *moved]] == [1, 2, 3, 4, 5, 6]
+    assert moved[0].record_time > published.record_time
 
 
 async def test_a_group_that_has_settled_nothing_or_all_keeps_its_place(new_database: NewDatabase) -> None:

@@ -105,9 +105,7 @@ def event_of(line: bytes) -> tuple[int, StoredEvent]:
     )
     if not mark:
         event = event._replace(**read.data())
-    shard = said.get("shard")
-    if type(shard) is not int or shard < 0:
-        read.wrong("shard", "must be a whole number, not negative")
+    shard = read.shard()
     stored = StoredEvent(event, read.number("position"), read.number("aggregateversion"), read.moment("recordedtime"))
     if read.violations:
         raise InvalidArgument(read.violations)
@@ -149,6 +147,13 @@ class _Attributes:
         if isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= _LARGEST:
             return int(text)
         self.wrong(name, f"must be a whole number from 0 to {_LARGEST}, as text")
+        return 0
+
+    def shard(self) -> int:
+        shard = self._said.get("shard")
+        if type(shard) is int and shard >= 0:
+            return shard
+        self.wrong("shard", "must be a whole number, not negative")
         return 0
 
     def source(self) -> str:
