@@ -141,3 +141,7 @@ async def test_the_embedded_database_is_found_with_a_broker_and_without() -> Non
         assert code == 0, told
         assert alone == served
         assert b'"specversion"' in served
+        code, increment, told = await command("export", "--after-position", "1", **data)
+        assert code == 0, told
+        assert b'"after":{"0":1}' in increment
+        assert b'"specversion"' not in increment

@@ -329,6 +329,7 @@ EVENT, THIRD = 5, 7  # lines of an export of `source`, counted from 0: its first
         (EVENT, b'"type":', b'"kind":', "line 6 type must be"),
         (EVENT, b'"shard":', b'"shard":1', "line 6 shard is"),
         (EVENT, b'"position":"', b'"position":"1', "line 6 position is"),
+        (EVENT, b'"aggregateversion":"1"', b'"aggregateversion":"0"', "line 6 aggregateversion must be"),
         (EVENT, b'"recordedtime":"2', b'"recordedtime":"3', "recordedtime is before"),
         (THIRD, b'"data', b'"\xff', "line 8"),
     ],
