@@ -130,7 +130,8 @@ class Relay:
             )
         while head < committed:
             head = await self._relay_from_log(head, committed)
-            await self._trim()  # an import may have brought more than Redis holds
+            if head < committed:
+                await self._trim()  # an import may have brought more than Redis holds
         await self._trim()
 
     async def _trim(self) -> None:
