@@ -1,7 +1,8 @@
-"""The command `eventbroker-server`: runs the broker until SIGTERM or Ctrl-C."""
+"""The command `eventbroker-server`: runs the broker until SIGTERM or Ctrl-C, or one of the commands for backup."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import gc
 import logging
@@ -14,6 +15,7 @@ from eventbroker_server import logs
 from eventbroker_server.app import Endpoints, announced, running
 from eventbroker_server.domain.errors import BrokerError
 from eventbroker_server.settings import Settings, default_data_dir
+from eventbroker_server.transfer import command
 
 log = logging.getLogger(__name__)
 
@@ -59,11 +61,16 @@ def _say_ready(settings: Settings, endpoints: Endpoints) -> None:
 
 
 def main() -> None:
-    """Exit 0 after an orderly stop, 1 with one line when the broker cannot start or go on."""
+    """Exit 0 after an orderly stop, 1 with one line when the broker cannot start or go on, or a command is refused."""
+    parser = argparse.ArgumentParser(prog="eventbroker-server", description="Without a command: run the broker.")
+    command.add_to(parser.add_subparsers(title="commands", metavar="COMMAND"))
+    arguments = parser.parse_args()
     try:
         settings = Settings.load()
         logs.set_up(settings.log_level)
-        uvloop.run(_serve(settings))
+        uvloop.run(arguments.run(settings, arguments) if "run" in arguments else _serve(settings))
+    except KeyboardInterrupt:  # of a command; the broker stops in order
+        sys.exit(130)
     except BrokerError as exc:
         sys.exit(f"eventbroker: {exc}")
     except BaseExceptionGroup as group:

@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING
 import pytest
 from eventbroker.v1.dead_letter_service_pb2 import ListDeadLettersRequest
 from eventbroker.v1.subscriber_service_pb2 import NACK_ACTION_DEAD_LETTER, NACK_ACTION_RELEASE, FlowControl
+from eventbroker_server.ports import Row
+from eventbroker_server.postgres.event_log import PostgresEventLog
+from eventbroker_server.postgres.pool import open_pool
 
 from tests.client import DONE, OUTDATED, TIMEOUT, ack_ids, event
+from tests.domain_events import domain_event
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -148,3 +152,18 @@ async def test_what_was_trimmed_while_it_was_out_fails_at_its_deadline_and_comes
         assert await broker.ack([late.ack_id]) == [OUTDATED]
         assert await broker.ack([again.ack_id]) == [DONE]
         await stream.nothing_but_heartbeats(2)
+
+
+async def test_of_many_events_that_come_at_once_the_tail_holds_the_last(
+    make_broker: MakeBroker, redis: Redis, stores: Stores
+) -> None:
+    await make_broker(tail_bytes=300_000)
+    rows = [Row(domain_event(content=f'"{"x" * 200}"'.encode()), None, 1) for _ in range(2000)]
+    async with open_pool(stores.settings(), stores.postgres) as pool:
+        await PostgresEventLog(pool).append(0, rows)  # as an import does: no broker has them in memory
+
+    async def relayed_and_trimmed() -> bool:
+        head = await redis.get(f"{stores.prefix}:{{0}}:head")
+        return head == "2000" and 0 < await redis.xlen(f"{stores.prefix}:{{0}}:events:user.created") <= 1000
+
+    await eventually(relayed_and_trimmed)

@@ -26,6 +26,8 @@ ARGUMENTS: dict[type[errors.BrokerError], tuple[Any, ...]] = {
     errors.BadSetting: ("port", "is taken"),
     errors.UnsafeStore: ("it forgets", "Make it remember"),
     errors.EngineError: ("it is missing", "Install it"),
+    errors.BadExport: (7, "is not JSON"),
+    errors.TransferRefused: ("there are events",),
 }
 TRAILERS = 8192 - 512  # what clients take unless told otherwise, less what gRPC adds
 PLAIN = "".join(map(chr, range(0x20, 0x7F))).replace("%", "")  # what gRPC does not escape in a message

@@ -130,6 +130,11 @@ class Relay:
             )
         while head < committed:
             head = await self._relay_from_log(head, committed)
+            if head < committed:
+                await self._trim()  # an import may have brought more than Redis holds
+        await self._trim()
+
+    async def _trim(self) -> None:
         if trimmed := await self._streams.trim(self._shard, self._tail.age, self._tail.size):
             log.debug("trimmed", extra={"shard": self._shard, "position": trimmed})
 

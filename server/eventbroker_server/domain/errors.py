@@ -260,3 +260,29 @@ class EngineError(StartupError):
 
     def message(self) -> str:
         return f"{self.problem}. {self.remedy}"
+
+
+class BadExport(BrokerError):
+    """The export is not what it should be; nothing was imported."""
+
+    reason = "BAD_EXPORT"
+
+    def __init__(self, line: int, rule: str) -> None:
+        self.line, self.rule = line, rule
+        super().__init__()
+
+    def message(self) -> str:
+        return f"line {self.line} {self.rule}; nothing was imported"
+
+
+class TransferRefused(BrokerError):
+    """This cannot be exported from here, or imported to here; nothing was changed."""
+
+    reason = "TRANSFER_REFUSED"
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+        super().__init__()
+
+    def message(self) -> str:
+        return f"{self.why}; nothing was changed"

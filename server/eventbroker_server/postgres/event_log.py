@@ -131,7 +131,7 @@ class _Decision:
 async def _insert(connection: Any, shard: int, rows: Sequence[Row]) -> Appended:
     columns: list[Any] = list(zip(*(row.event for row in rows), strict=True))
     columns[11] = [str(form.value) for form in columns[11]]
-    columns[14] = [_metadata_json(metadata) for metadata in columns[14]]
+    columns[14] = [metadata_json(metadata) for metadata in columns[14]]
     columns[15] = ["" if row.base is None else str(row.base) for row in rows]
     columns.append([str(row.step) for row in rows])
     for number, column in enumerate(columns):
@@ -161,7 +161,7 @@ def stored_event(row: Any) -> StoredEvent:
 
 
 @lru_cache(1024)
-def _metadata_json(metadata: Metadata) -> str:
+def metadata_json(metadata: Metadata) -> str:
     said: dict[str, object] = {name: value for name, value in metadata._asdict().items() if value}
     if metadata.attributes:
         said["attributes"] = dict(metadata.attributes)

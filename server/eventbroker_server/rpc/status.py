@@ -45,6 +45,8 @@ CODES: dict[type[errors.BrokerError], int] = {
     errors.BadSetting: code_pb2.INTERNAL,
     errors.UnsafeStore: code_pb2.INTERNAL,
     errors.EngineError: code_pb2.INTERNAL,
+    errors.BadExport: code_pb2.INVALID_ARGUMENT,
+    errors.TransferRefused: code_pb2.FAILED_PRECONDITION,
 }
 
 # Clients take trailers of 8 KiB, in which all of this stands in base64, and the message a second time.
