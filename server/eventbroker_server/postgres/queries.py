@@ -1,4 +1,4 @@
-"""The statements of queries.sql, by name."""
+"""The statements of the .sql files beside this one, by name. Each begins with it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ _EVENT = (
 
 
 def _load() -> dict[str, str]:
-    text = resources.files("eventbroker_server.postgres").joinpath("queries.sql").read_text()
+    folder = resources.files("eventbroker_server.postgres")
+    text = "\n".join(file.read_text() for file in folder.iterdir() if file.name.endswith(".sql"))
     parts = re.split(r"^-- name: (\w+)$", text, flags=re.MULTILINE)[1:]
     named = {name: body.strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    if 2 * len(named) != len(parts):
+        raise ValueError("two statements have the same name")
     shared = {"event": _EVENT} | {
         name: named.pop(name) for name in ("wanted_event", "unwanted_retry", "wanted_dead_letter", "link")
     }
