@@ -59,25 +59,21 @@ func (c *Client) Consume(ctx context.Context, options SubscribeOptions, handle H
 	}
 	defer context.AfterFunc(ctx, func() {
 		s.Drain()
-		_ = pause(life, options.DrainTimeout)
-		end(ErrLost)
+		time.AfterFunc(options.DrainTimeout, func() { end(ErrLost) })
+		s.each(life, c.release)
 	})()
 	go holding.extend(s)
 
 	var workers sync.WaitGroup
 	for range options.Concurrency {
 		workers.Go(func() {
-			for {
-				d, err := s.Next(life)
-				switch {
-				case err != nil:
-					return
-				case ctx.Err() != nil:
-					c.warn(d, "release", d.settle(d.Nack(life, "", Release())))
-				default:
+			s.each(life, func(d *Delivery) {
+				if ctx.Err() != nil {
+					c.release(d)
+				} else {
 					c.handle(d, handle)
 				}
-			}
+			})
 		})
 	}
 	workers.Wait()
@@ -85,6 +81,22 @@ func (c *Client) Consume(ctx context.Context, options SubscribeOptions, handle H
 		return nil
 	}
 	return s.err
+}
+
+// each calls for every delivery until there are no more.
+func (s *Subscription) each(life context.Context, do func(*Delivery)) {
+	for {
+		d, err := s.Next(life)
+		if err != nil {
+			return
+		}
+		do(d)
+	}
+}
+
+// release gives a delivery that no handler has seen to another consumer.
+func (c *Client) release(d *Delivery) {
+	c.warn(d, "release", d.settle(d.Nack(context.Background(), "", Release())))
 }
 
 // handle runs the handler for one delivery, and settles it.
