@@ -1,9 +1,9 @@
 """What the conformance runners may have done to the broker: a line to a TCP port, answered with "ok" when it is done.
 
-    restart             end the broker orderly and start another one
-    kill                the same with SIGKILL
-    cut                 break all connections
-    lose_answer MARK    break the connection of the first answer that contains MARK instead of letting it through
+restart             end the broker orderly and start another one
+kill                the same with SIGKILL
+cut                 break all connections
+lose_answer MARK    break the connection of the first answer that contains MARK instead of letting it through
 """
 
 from __future__ import annotations

@@ -67,14 +67,15 @@ class Wire:
             writer.transport.abort()
 
     def _arrives(self) -> Callable[[bytes], bool]:
-        end = b""  # of what came before: a mark may come in two pieces
+        begun = b""  # the end of what came since there is a mark to look for: it may come in two pieces
 
         def arrives(data: bytes) -> bool:
-            nonlocal end
-            seen, end = end + data, data[-500:]
+            nonlocal begun
+            seen = begun + data
             if self._lost and self._lost in seen:
                 self._lost = b""
                 return False
+            begun = seen[-500:] if self._lost else b""
             return True
 
         return arrives
