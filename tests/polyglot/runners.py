@@ -23,8 +23,8 @@ class Runner:
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
 
-    def here(self) -> bool:
-        return all(shutil.which(program) for program in self.needs)
+    def missing(self) -> list[str]:
+        return [program for program in self.needs if not shutil.which(program)]
 
 
 RUNNERS = [
@@ -33,5 +33,5 @@ RUNNERS = [
 ]
 
 ALL = os.environ.get("EVENTBROKER_ALL_CLIENTS") == "1"  # then one whose programs are missing fails
-PRESENT = [runner for runner in RUNNERS if ALL or runner.here()]
+PRESENT = [runner for runner in RUNNERS if ALL or not runner.missing()]
 LEFT_OUT = [runner for runner in RUNNERS if runner not in PRESENT]
