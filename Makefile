@@ -9,10 +9,10 @@ STUBS := clients/python
 PYTHON ?= # which Python makes the venv; empty: the first that is new enough
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint protos baseline demo bench wheel requirements clean
+.PHONY: help run test lint protos protos-go baseline demo bench wheel requirements clean
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: $(READY) ## run the broker, with its own PostgreSQL and Valkey unless told of others
 	@exec $(BIN)/python -m eventbroker_server
@@ -36,6 +36,10 @@ protos: $(READY) ## regenerate the Python stubs from protos/
 	  --python_out=$(STUBS) --mypy_out=quiet:$(STUBS) $$(find protos -name '*.proto' | sort)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" python -m grpc_tools.protoc -I protos \
 	  --grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $$(find protos -name '*_service.proto' | sort)
+
+protos-go: $(READY) ## regenerate the Go stubs from protos/; needs Go
+	@rm -rf clients/go/v1 clients/go/events
+	@cd clients/go && $(CURDIR)/$(BIN)/buf generate
 
 baseline: $(READY) ## on a release: promise the present protos to clients (see `buf breaking`)
 	@$(BIN)/buf build --exclude-source-info -o protos/baseline.binpb

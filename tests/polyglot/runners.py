@@ -1,0 +1,37 @@
+"""The clients of each language, and how their conformance runners are started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Runner:
+    """`needs` are the programs without which it cannot be."""
+
+    language: str
+    directory: Path
+    command: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+    def missing(self) -> list[str]:
+        return [program for program in self.needs if not shutil.which(program)]
+
+
+RUNNERS = [
+    Runner("python", ROOT, (sys.executable, "-m", "tests.conformance")),
+    Runner("go", ROOT / "clients/go", ("go", "run", "./cmd/conformance"), needs=("go",)),
+]
+
+ALL = os.environ.get("EVENTBROKER_ALL_CLIENTS") == "1"  # then one whose programs are missing fails
+PRESENT = [runner for runner in RUNNERS if ALL or not runner.missing()]
+LEFT_OUT = [runner for runner in RUNNERS if runner not in PRESENT]
