@@ -1,12 +1,13 @@
 """What the rules need of the two stores, as promises.
 
 broker/ knows these and nothing of PostgreSQL, Redis or protobuf; postgres/, redis/ and rpc/ keep the promises, and
-tests/contract/ holds them to it on every engine we support. All methods may raise StoreUnavailable (EventLog,
-GroupStore, DeadLetterStore) or StreamsUnavailable (Streams): then what they were to do may have happened or not.
+tests/contract/ holds them to it on every engine we support. All methods may raise StreamsUnavailable (Streams) or
+StoreUnavailable (the others): then what they were to do may have happened or not.
 """
 
 from __future__ import annotations
 
+from eventbroker_server.ports.outbox import Outbox, SettledInSql, TakenFromOutbox
 from eventbroker_server.ports.stores import (
     Appended,
     Collision,
@@ -70,6 +71,7 @@ __all__ = [
     "Leftovers",
     "Line",
     "Membership",
+    "Outbox",
     "Outcome",
     "Pending",
     "Progress",
@@ -78,9 +80,11 @@ __all__ = [
     "Refiltered",
     "RetryStore",
     "Row",
+    "SettledInSql",
     "Signal",
     "Stale",
     "Streams",
+    "TakenFromOutbox",
     "Trouble",
     "Turn",
     "Waiting",

@@ -644,3 +644,69 @@ FROM eventbroker.retries
 WHERE tenant_id = $1 AND name = $2 AND shard = $3
 ORDER BY position
 LIMIT 1;
+
+-- name: outbox_shards
+SELECT shard
+FROM eventbroker.shard_head
+WHERE EXISTS (SELECT FROM eventbroker.outbox WHERE outbox.shard = shard_head.shard)
+ORDER BY shard;
+
+-- name: outbox_turn
+-- To the end of the transaction. Whoever does not get it need not wait: the one who has it goes on until nothing is left.
+SELECT pg_try_advisory_xact_lock(hashtext('eventbroker.outbox'), $1);
+
+-- name: outbox_rows
+SELECT {told}, number
+FROM (
+    SELECT *, sum(octet_length(content)) OVER (ORDER BY number) - octet_length(content) AS bytes_before
+    FROM (SELECT * FROM eventbroker.outbox WHERE shard = $1 ORDER BY number LIMIT $2) AS first
+) AS page
+WHERE bytes_before < $3
+ORDER BY number;
+
+-- name: outbox_forget
+DELETE FROM eventbroker.outbox WHERE shard = $1 AND number = ANY ($2::bigint[]);
+
+-- name: outbox_refuse
+WITH gone AS (
+    DELETE FROM eventbroker.outbox AS row
+    USING unnest($2::bigint[], $3::text[]) AS refused(number, reason)
+    WHERE row.shard = $1 AND row.number = refused.number
+    RETURNING row.*, refused.reason
+)
+INSERT INTO eventbroker.outbox_refused SELECT * FROM gone;
+
+-- name: purge_settled_in_sql
+-- Once the checkpoint has passed an event, that says what its row said; but not to a transaction whose snapshot is older,
+-- hence the ten minutes. An event that is dead may be redriven, though it was settled here.
+WITH step AS (
+    SELECT settled.tenant_id, settled.name, settled.shard, settled.position
+    FROM eventbroker.group_shards AS place
+    JOIN eventbroker.settled_in_sql AS settled USING (tenant_id, name, shard)
+    WHERE settled.settled_at <= place.sought_at
+        OR (
+            settled.position <= place.checkpoint
+            AND settled.settled_at < clock_timestamp() - interval '10 minutes'
+            AND NOT EXISTS (
+                SELECT
+                FROM eventbroker.retries AS retry
+                WHERE retry.tenant_id = settled.tenant_id AND retry.name = settled.name
+                    AND retry.shard = settled.shard AND retry.position = settled.position
+            )
+            AND NOT EXISTS (
+                SELECT
+                FROM eventbroker.dead_letters AS dead
+                WHERE dead.tenant_id = settled.tenant_id AND dead.name = settled.name
+                    AND dead.shard = settled.shard AND dead.position = settled.position
+            )
+        )
+    LIMIT $1
+    FOR UPDATE OF settled SKIP LOCKED
+), gone AS (
+    DELETE FROM eventbroker.settled_in_sql AS settled
+    USING step
+    WHERE (settled.tenant_id, settled.name, settled.shard, settled.position)
+        = (step.tenant_id, step.name, step.shard, step.position)
+    RETURNING 1
+)
+SELECT count(*) FROM gone;
