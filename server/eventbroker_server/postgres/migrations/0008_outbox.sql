@@ -114,7 +114,11 @@ BEGIN
                     event.form = 2 AND (event.content_type NOT LIKE '%/%' OR NOT eventbroker.is_id(event.content_type)),
                     'must name a type, such as "type.googleapis.com/eventbroker.events.v1.UserCreated"'
                 ),
-                ('content_type', event.form = 3 AND NOT eventbroker.is_id(event.content_type), id_rule),
+                (
+                    'content_type',
+                    event.form = 3 AND event.content IS NOT NULL AND NOT eventbroker.is_id(event.content_type),
+                    id_rule
+                ),
                 ('source', source <> '' AND NOT eventbroker.is_id(source), id_rule),
                 ('caused_by', caused_by <> '' AND NOT eventbroker.is_id(caused_by), id_rule),
                 ('entity_version', (event.metadata ->> 'entity_version')::bigint < 0, 'must not be negative'),
