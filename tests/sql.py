@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def service(stores: Stores) -> AsyncIterator[asyncpg.Connection]:
     """A connection of a service's own."""
-    connection = await asyncpg.connect(stores.postgres)
+    own = {"search_path": "public"}  # the tests' user has the name of the broker's schema
+    connection = await asyncpg.connect(stores.postgres, server_settings=own)
     try:
         yield connection
     finally:
