@@ -10,16 +10,17 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from eventbroker_server.broker.decide import Request, decide
+from eventbroker_server.broker.decide import Request, decide, guess
 from eventbroker_server.broker.tasks import wait_for
 from eventbroker_server.domain.errors import StoreUnavailable
 from eventbroker_server.domain.event import StoredEvent
+from eventbroker_server.ports import Collision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eventbroker_server.domain.event import Event, EventKey
-    from eventbroker_server.ports import Outbox, TakenFromOutbox
+    from eventbroker_server.ports import Appended, Outbox, TakenFromOutbox
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class OutboxDrain:
         self._interval = interval
         self._woken = asyncio.Event()
         self._closed = False
+        self._most = _MOST  # fewer after a failure
 
     def wake(self) -> None:
         self._woken.set()
@@ -62,16 +64,16 @@ class OutboxDrain:
 
     async def _drain(self, shard: int) -> None:
         """Append until nothing is left, or another broker is at it. Raises StoreUnavailable."""
-        most = _MOST
         while not self._closed:
             numbers: list[int] = []
             try:
-                async with self._outbox.taking(shard, most) as taken:
+                async with self._outbox.taking(shard, self._most) as taken:
                     numbers = taken.numbers
                     if not numbers:
                         return
                     stored = await _append(taken)
-            except StoreUnavailable:
+            except StoreUnavailable:  # it may have taken too long
+                self._most = max(1, self._most // 2)
                 raise
             except Exception as exc:
                 # Something that no store should be asked: look for the event alone, so that it stops no other.
@@ -80,15 +82,15 @@ class OutboxDrain:
                 if len(numbers) == 1:
                     log.exception("an event of the outbox cannot be stored", extra={"shard": shard})
                     await self._outbox.refuse(shard, numbers[0], f"{type(exc).__name__}: {exc}")
-                most = max(1, len(numbers) // 2)
+                self._most = max(1, len(numbers) // 2)
             else:
                 if stored:
                     self._relay(shard, stored)
-                most = min(_MOST, most * 2)
+                self._most = min(_MOST, self._most * 2)
 
 
 async def _append(taken: TakenFromOutbox) -> list[StoredEvent]:
-    """Decide what was taken, event by event, as if each had been published; answer what was stored."""
+    """Append what was taken, event by event, as if each had been published; answer what was stored."""
     events: dict[int, Event] = {}
     keys: set[EventKey] = set()
     for number, event in zip(taken.numbers, taken.events(), strict=True):
@@ -96,16 +98,24 @@ async def _append(taken: TakenFromOutbox) -> list[StoredEvent]:
             break  # the next step compares it with what this one stores
         keys.add(event.key)
         events[number] = event
-    found = await taken.find_events(keys)
-    versions = await taken.versions({event.aggregate for event in events.values()})
-    rows, verdicts = decide([Request([event]) for event in events.values()], found, versions)
-    refused = {n: v.error.message() for n, v in zip(events, verdicts, strict=True) if v.error is not None}
+    requests = [Request([event]) for event in events.values()]
+    rows, _ = guess(requests, {})
+    refused: dict[int, str] = {}
+    appended: Appended | None = None
+    try:
+        appended = await taken.insert(rows)
+    except Collision:  # some are known
+        found = await taken.find_events(keys)
+        versions = await taken.versions({event.aggregate for event in events.values()})
+        rows, verdicts = decide(requests, found, versions)
+        refused = {n: v.error.message() for n, v in zip(events, verdicts, strict=True) if v.error is not None}
+        if refused:
+            log.warning("events of the outbox are refused", extra={"events": len(refused)})
+            await taken.refuse(refused)
+        if rows:
+            appended = await taken.insert(rows)
     await taken.forget([number for number in events if number not in refused])
-    if refused:
-        log.warning("events of the outbox are refused", extra={"events": len(refused)})
-        await taken.refuse(refused)
-    if not rows:
+    if appended is None:
         return []
-    appended = await taken.insert(rows)
     placed = enumerate(zip(rows, appended.versions, strict=True), appended.first)
     return [StoredEvent(row.event, position, version, appended.record_time) for position, (row, version) in placed]

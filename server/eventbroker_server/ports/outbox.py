@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from eventbroker_server.domain.event import Event
+    from eventbroker_server.ports.stores import Appended, Row
 
 
 class TakenFromOutbox(Decision, Protocol):
@@ -22,6 +23,10 @@ class TakenFromOutbox(Decision, Protocol):
 
     def events(self) -> list[Event]:
         """The events of the rows, in their order."""
+
+    async def insert(self, rows: Sequence[Row]) -> Appended:
+        """Append events to the log; a row without a base gets its aggregate's next version. Raises Collision when an
+        event id is taken: then nothing of it was done, and something else can be."""
 
     async def forget(self, numbers: Sequence[int]) -> None:
         """Delete rows."""

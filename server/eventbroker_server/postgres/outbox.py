@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from eventbroker_server.domain.event import Event
+    from eventbroker_server.ports import Appended, Row
     from eventbroker_server.postgres.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -95,6 +96,10 @@ class _Taken(LockedShard):
 
     def events(self) -> list[Event]:
         return [told_event(row) for row in self._rows]
+
+    async def insert(self, rows: Sequence[Row]) -> Appended:
+        async with self._connection.transaction():  # a savepoint
+            return await super().insert(rows)
 
     async def forget(self, numbers: Sequence[int]) -> None:
         await self._connection.execute(QUERIES["outbox_forget"], self._shard, numbers)
