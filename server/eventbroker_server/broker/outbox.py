@@ -95,7 +95,7 @@ async def _append(taken: TakenFromOutbox) -> list[StoredEvent]:
     keys: set[EventKey] = set()
     for number, event in zip(taken.numbers, taken.events(), strict=True):
         if event.key in keys:
-            break  # the next step compares it with what this one stores
+            continue  # the next step compares it with what this one stores
         keys.add(event.key)
         events[number] = event
     requests = [Request([event]) for event in events.values()]
