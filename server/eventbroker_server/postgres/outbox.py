@@ -56,12 +56,16 @@ class PostgresOutbox:
             await connection.execute(QUERIES["outbox_refuse"], shard, [number], [reason])
 
     async def listen(self, published: Callable[[], None]) -> None:
+        away = False
         while True:
             try:
                 async with translated():
                     await self._listen(published)
+                away = False
             except StoreUnavailable as exc:  # until it is back the looks now and then do
-                log.info("cannot listen for the outbox: %s", exc)
+                if not away:
+                    log.info("cannot listen for the outbox: %s", exc)
+                away = True
             await asyncio.sleep(_AGAIN)
 
     async def _listen(self, published: Callable[[], None]) -> None:
