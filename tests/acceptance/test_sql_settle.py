@@ -125,6 +125,21 @@ async def test_of_two_that_handle_an_event_at_once_the_second_waits_for_the_firs
                 await consumer.connection.execute("DELETE FROM eventbroker.settled_in_sql")
 
 
+async def test_a_transaction_that_cannot_see_that_an_event_is_settled_is_told_to_try_again(
+    broker: Client, consumer: Consumer, stores: Stores
+) -> None:
+    await publish(broker)
+    async with await broker.subscribe("billing", tenant_id="acme") as stream, service(stores) as connection:
+        (delivery,) = await stream.take(1)
+        async with connection.transaction(isolation="repeatable_read"):
+            await connection.fetch("SELECT FROM effects")  # from here on it sees nothing new
+            assert await consumer.handle(delivery)
+            with pytest.raises(asyncpg.SerializationError):
+                async with connection.transaction():
+                    await settle(connection, *GROUP, delivery.event.position)
+        assert not await settle(connection, *GROUP, delivery.event.position)
+
+
 async def test_after_a_seek_back_each_event_has_its_effect_once_more(broker: Client, consumer: Consumer) -> None:
     published = await publish(broker, 5)
     for times in (1, 2, 3):
