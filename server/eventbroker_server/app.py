@@ -53,6 +53,7 @@ from eventbroker_server.rpc.dead_letters import DeadLetterServicer
 from eventbroker_server.rpc.door import Door
 from eventbroker_server.rpc.event_store import EventStoreServicer
 from eventbroker_server.rpc.groups import GroupServicer
+from eventbroker_server.rpc.publish_stream import PublishStreams
 from eventbroker_server.rpc.publisher import PublisherServicer, PublishLimits
 from eventbroker_server.rpc.server import Server
 from eventbroker_server.rpc.subscriber import SubscriberServicer
@@ -154,7 +155,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         spawn(outbox.listen(drain.wake), "outbox signals")
         await stack.enter_async_context(_working("outbox", [drain], tasks))
 
-        publishing = Publishing(writers)
+        publishing, publish_streams = Publishing(writers), PublishStreams(settings.max_streams, settings.stream_max_age)
         spawn(announcer.run(publishing), "announcer")
         managed = Groups(event_log, groups, streams, subscriptions, announcer, installation.shards)
         door = Door(provider, settings.max_calls)
@@ -163,6 +164,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             PublisherServicer(
                 publishing,
                 PublishLimits(settings.max_publish_events, settings.max_publish_bytes, settings.max_event_bytes),
+                publish_streams,
             ),
             SubscriberServicer(
                 subscriptions,
@@ -180,7 +182,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             settings.max_publish_bytes,
         )
         port = await server.start(settings.host, settings.port)
-        stack.push_async_callback(_drain, server, subscriptions, settings.drain_timeout)
+        stack.push_async_callback(_drain, server, subscriptions, publish_streams, settings.drain_timeout)
         await server.serving()
         log.info(
             "serving",
@@ -248,13 +250,14 @@ async def _working(
         await end(working)
 
 
-async def _drain(server: Server, subscriptions: Subscriptions, timeout: float) -> None:
+async def _drain(server: Server, subscriptions: Subscriptions, publish_streams: PublishStreams, timeout: float) -> None:
     """Take no more, tell streams to come back elsewhere, and wait for what is under way: `stop` alone returns before
     the handlers have given back what their consumers hold."""
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
     await server.not_serving()
     subscriptions.close()
+    publish_streams.close()
     await subscriptions.drained(timeout)
     await server.stop(grace=min(5.0, max(1.0, until - loop.time())))
     await subscriptions.drained(2)

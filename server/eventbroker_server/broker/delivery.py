@@ -154,7 +154,7 @@ class Delivery:
     async def pump(self) -> None:
         while True:
             await self._wake.wait()
-            if self._busy:
+            if self._busy and not self.group.fair:
                 await asyncio.sleep(self._rhythm.linger)
                 self._busy = False
             self._wake.clear()

@@ -652,7 +652,7 @@ WHERE EXISTS (SELECT FROM eventbroker.outbox WHERE outbox.shard = shard_head.sha
 ORDER BY shard;
 
 -- name: outbox_turn
--- To the end of the transaction. Whoever does not get it need not wait: the one who has it goes on until nothing is left.
+-- To the end of the transaction. Whoever does not get it need not wait: who has it goes on until nothing is left.
 SELECT pg_try_advisory_xact_lock(hashtext('eventbroker.outbox'), $1);
 
 -- name: outbox_rows
@@ -677,8 +677,8 @@ WITH gone AS (
 INSERT INTO eventbroker.outbox_refused SELECT * FROM gone;
 
 -- name: purge_settled_in_sql
--- Once the checkpoint has passed an event, that says what its row said; but not to a transaction whose snapshot is older,
--- hence the ten minutes. An event that is dead may be redriven, though it was settled here.
+-- Once the checkpoint has passed an event, that says what its row said; but not to a transaction whose snapshot is
+-- older, hence the ten minutes. An event that is dead may be redriven, though it was settled here.
 WITH step AS (
     SELECT settled.tenant_id, settled.name, settled.shard, settled.position
     FROM eventbroker.group_shards AS place

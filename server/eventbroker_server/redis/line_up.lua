@@ -1,7 +1,8 @@
 -- with lines.lua
--- Events of a group that is fed in turn whose next attempt is due: each stands in its line again, or keeps the turn that it has. What is in the retry stream, or settled out of it, stays. A delivery that failed and was not forgotten
--- since is forgotten, as in requeue.lua. Answers those that the group is not fed up to, and that were left out; -2 if the
--- group is not of this generation.
+-- Events of a group that is fed in turn whose next attempt is due: each stands in its line again, or keeps the turn that
+-- it has. What is in the retry stream, or settled out of it, stays. A delivery that failed and was not forgotten since is
+-- forgotten, as in requeue.lua. Answers those that the group is not fed up to, and that were left out; -2 if the group is
+-- not of this generation.
 -- KEYS: state, queued, done, failing, signals, then the streams: backfill, retry
 -- ARGV: group, generation, process, failing, then for each: position, how many attempts failed, line, tenant if that
 --       has slots, and of the delivery that failed: index of its stream (-1 for none), id of its entry, number

@@ -100,9 +100,11 @@ local function lines_of(base)
 
   local function keep()
     each('ZADD', queue, scored(to_queue, 0))
-    local time = redis.call('TIME')
-    each('ZADD', released, scored(to_release, string.format('%.0f', time[1] * 1000000 + time[2])))
-    self.let_go = self.let_go or #to_release > 0
+    if #to_release > 0 then
+      local time = redis.call('TIME')
+      each('ZADD', released, scored(to_release, string.format('%.0f', time[1] * 1000000 + time[2])))
+      self.let_go = true
+    end
     to_release, to_queue = {}, {}
     local now, none = {}, {}
     for tenant in pairs(changed) do

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from eventbroker_server.ports import Holding
 from eventbroker_server.redis.connection import translated
 from eventbroker_server.redis.keys import FAILING
-from eventbroker_server.redis.script import Index, Scripted, entry_id, fresh, state_of
+from eventbroker_server.redis.script import Index, Scripted, fresh, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,8 +38,7 @@ class Ordering(Scripted):
         index = Index()
         args: list[object] = [group, generation, self.process, FAILING]
         for (position, failed), line, left in events:
-            args += (position, failed, *line)
-            args += (index[left.stream], entry_id(left.position, left.retry), left.number) if left else (-1, "", 0)
+            args += (position, failed, *line, *index.left(left))
         names += self._lanes(keys, group, generation, ())
         left_out: list[int] = fresh(await self._run("line_up", names, *args))
         return left_out

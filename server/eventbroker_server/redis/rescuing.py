@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from eventbroker_server.domain.ack_id import RETRY
 from eventbroker_server.redis.keys import NOBODY
-from eventbroker_server.redis.script import Index, Scripted, entry_id
+from eventbroker_server.redis.script import Index, Scripted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,7 @@ class Rescuing(Scripted):
         """Move deliveries into the retry stream, with whom they are with. None for those that are not the latest."""
         keys = self._keys(shard)
         index = Index()
-        items: list[object] = []
-        for position, stream, consumer, number, retry in trimmed:
-            items += (index[stream], entry_id(position, retry), consumer, number, position)
+        items = index.held(trimmed)
         names = [keys.state(group), keys.extended(group), keys.failing(group), keys.queued(group), keys.adrift(group)]
         names += [keys.signals, *self._lanes(keys, group, generation, index.types)]
         numbers = await self._run("rescue", names, group, generation, self.process, NOBODY, *items)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from redis.asyncio import Redis
 
+    from eventbroker_server.ports import Holding
+
 _STALE = -2
 _LINES = "lines.lua"
 
@@ -74,6 +76,17 @@ class Index(dict[str, int]):
     def types(self) -> list[str]:
         """Those that are not the group's own."""
         return list(self)[2:]
+
+    def held(self, holdings: Sequence[Holding]) -> list[object]:
+        """Deliveries as arguments: stream, id of the entry, consumer, number, position."""
+        items: list[object] = []
+        for position, stream, consumer, number, retry in holdings:
+            items += (self[stream], entry_id(position, retry), consumer, number, position)
+        return items
+
+    def left(self, failed: Holding | None) -> tuple[int, str, int]:
+        """A delivery that failed, which may still be set aside, as arguments: stream (-1 for none), id, number."""
+        return (self[failed.stream], entry_id(failed.position, failed.retry), failed.number) if failed else (-1, "", 0)
 
 
 def entry_id(position: int, retry: int) -> str:

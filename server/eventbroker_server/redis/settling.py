@@ -97,9 +97,7 @@ class Settling(Rescuing):
         index = Index()
         for event_type in types:
             index[event_type]
-        items: list[object] = []
-        for position, stream, consumer, number, retry in holdings:
-            items += (index[stream], entry_id(position, retry), consumer, number, position)
+        items = index.held(holdings)
         names = [keys.state(group), keys.extended(group), keys.signals, keys.failing(group), keys.adrift(group)]
         names += self._lanes(keys, group, generation, index.types)
         told = self._to_tell(holdings[0].consumer) if tell and holdings else ""
@@ -152,8 +150,7 @@ class Settling(Rescuing):
         index = Index()
         items: list[object] = []
         for entry, failed, left in entries:
-            items += (entry.position, failed, entry.tenant_id, entry.body)
-            items += (index[left.stream], entry_id(left.position, left.retry), left.number) if left else (-1, "", 0)
+            items += (entry.position, failed, entry.tenant_id, entry.body, *index.left(left))
         names = [keys.state(group), keys.queued(group), keys.done(group), keys.failing(group), keys.signals]
         names += [keys.adrift(group), *self._lanes(keys, group, generation, index.types)]
         args = (group, generation, self.process, FAILING, _MOST_RETRIES, *items)

@@ -21,6 +21,7 @@ PUBLIC = None
 
 METHODS: dict[str, Role | None] = {
     "/eventbroker.v1.PublisherService/Publish": Role.PUBLISH,
+    "/eventbroker.v1.PublisherService/PublishStream": Role.PUBLISH,
     "/eventbroker.v1.SubscriberService/Subscribe": Role.SUBSCRIBE,
     "/eventbroker.v1.SubscriberService/Consume": Role.SUBSCRIBE,
     "/eventbroker.v1.SubscriberService/Pull": Role.SUBSCRIBE,

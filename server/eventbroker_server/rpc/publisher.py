@@ -14,6 +14,7 @@ from eventbroker_server.domain.errors import BrokerError, InvalidArgument, Viola
 from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
 from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.convert import event_of
+from eventbroker_server.rpc.publish_stream import Pipeline, publish_error
 from eventbroker_server.rpc.rules import raise_if_any
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
     from eventbroker_server.broker.publishing import Publishing
     from eventbroker_server.domain.event import Event
+    from eventbroker_server.rpc.publish_stream import PublishStreams
 
 _MODES = pb.PublishMode.values()
 
@@ -38,13 +40,25 @@ class PublishLimits:
 
 
 class PublisherServicer(PublisherServiceServicer):
-    def __init__(self, publishing: Publishing, limits: PublishLimits) -> None:
+    def __init__(self, publishing: Publishing, limits: PublishLimits, streams: PublishStreams) -> None:
         self._publishing = publishing
         self._limits = limits
+        self._streams = streams
 
     async def Publish(  # noqa: N802 - the name of the RPC
         self, request: pb.PublishRequest, context: grpc.aio.ServicerContext[pb.PublishRequest, pb.PublishResponse]
     ) -> pb.PublishResponse:
+        return await self._publish(request)
+
+    async def PublishStream(  # type: ignore[override] # noqa: N802 - reads from the context, and writes to it
+        self,
+        request_iterator: object,
+        context: grpc.aio.ServicerContext[pb.PublishStreamRequest, pb.PublishStreamResponse],
+    ) -> None:
+        async with self._streams.open() as ending:
+            await Pipeline(self._publish, context, ending).run()
+
+    async def _publish(self, request: pb.PublishRequest) -> pb.PublishResponse:
         principal = PRINCIPAL.get()
         self._check_size(request)
         request.DiscardUnknownFields()  # they could not be stored
@@ -154,10 +168,4 @@ def _each_result(event: Event, outcome: Stored | BrokerError) -> pb.PublishResul
 
 
 def _refused(event_id: str, error: BrokerError) -> pb.PublishResult:
-    result = pb.PublishResult(event_id=event_id, outcome=pb.PUBLISH_OUTCOME_REFUSED)
-    result.error.reason = error.reason
-    result.error.message = error.message()
-    if isinstance(error, InvalidArgument):
-        for violation in error.violations:
-            result.error.violations.add(field=violation.field, description=violation.rule)
-    return result
+    return pb.PublishResult(event_id=event_id, outcome=pb.PUBLISH_OUTCOME_REFUSED, error=publish_error(error))

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from eventbroker.v1 import event_pb2 as eventbroker_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&eventbroker/v1/publisher_service.proto\x12\x0e\x65ventbroker.v1\x1a\x1a\x65ventbroker/v1/event.proto\"\x9e\x01\n\x0ePublishRequest\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.eventbroker.v1.Event\x12)\n\x04mode\x18\x02 \x01(\x0e\x32\x1b.eventbroker.v1.PublishMode\x12:\n\x0c\x65xpectations\x18\x03 \x03(\x0b\x32$.eventbroker.v1.AggregateExpectation\"u\n\x14\x41ggregateExpectation\x12\x16\n\x0e\x61ggregate_type\x18\x01 \x01(\t\x12\x14\n\x0c\x61ggregate_id\x18\x02 \x01(\t\x12\x11\n\x07version\x18\x03 \x01(\x03H\x00\x12\x10\n\x06\x65xists\x18\x04 \x01(\x08H\x00\x42\n\n\x08\x65xpected\"A\n\x0fPublishResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.eventbroker.v1.PublishResult\"\xac\x01\n\rPublishResult\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.eventbroker.v1.PublishOutcome\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x19\n\x11\x61ggregate_version\x18\x04 \x01(\x03\x12+\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x1c.eventbroker.v1.PublishError\"c\n\x0cPublishError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x32\n\nviolations\x18\x03 \x03(\x0b\x32\x1e.eventbroker.v1.FieldViolation\"4\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t*e\n\x0bPublishMode\x12\x1c\n\x18PUBLISH_MODE_UNSPECIFIED\x10\x00\x12\x1c\n\x18PUBLISH_MODE_ALL_OR_NONE\x10\x01\x12\x1a\n\x16PUBLISH_MODE_PER_EVENT\x10\x02*\x89\x01\n\x0ePublishOutcome\x12\x1f\n\x1bPUBLISH_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16PUBLISH_OUTCOME_STORED\x10\x01\x12\x1d\n\x19PUBLISH_OUTCOME_DUPLICATE\x10\x02\x12\x1b\n\x17PUBLISH_OUTCOME_REFUSED\x10\x03\x32^\n\x10PublisherService\x12J\n\x07Publish\x12\x1e.eventbroker.v1.PublishRequest\x1a\x1f.eventbroker.v1.PublishResponseBD\n\x11io.eventbroker.v1P\x01Z\x1c\x65ventbroker/v1;eventbrokerv1\xaa\x02\x0e\x45ventBroker.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&eventbroker/v1/publisher_service.proto\x12\x0e\x65ventbroker.v1\x1a\x1a\x65ventbroker/v1/event.proto\"\x9e\x01\n\x0ePublishRequest\x12%\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x15.eventbroker.v1.Event\x12)\n\x04mode\x18\x02 \x01(\x0e\x32\x1b.eventbroker.v1.PublishMode\x12:\n\x0c\x65xpectations\x18\x03 \x03(\x0b\x32$.eventbroker.v1.AggregateExpectation\"u\n\x14\x41ggregateExpectation\x12\x16\n\x0e\x61ggregate_type\x18\x01 \x01(\t\x12\x14\n\x0c\x61ggregate_id\x18\x02 \x01(\t\x12\x11\n\x07version\x18\x03 \x01(\x03H\x00\x12\x10\n\x06\x65xists\x18\x04 \x01(\x08H\x00\x42\n\n\x08\x65xpected\"A\n\x0fPublishResponse\x12.\n\x07results\x18\x01 \x03(\x0b\x32\x1d.eventbroker.v1.PublishResult\"\xac\x01\n\rPublishResult\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12/\n\x07outcome\x18\x02 \x01(\x0e\x32\x1e.eventbroker.v1.PublishOutcome\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x19\n\x11\x61ggregate_version\x18\x04 \x01(\x03\x12+\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x1c.eventbroker.v1.PublishError\"\xa7\x01\n\x0cPublishError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x32\n\nviolations\x18\x03 \x03(\x0b\x32\x1e.eventbroker.v1.FieldViolation\x12\x34\n\tconflicts\x18\x04 \x03(\x0b\x32!.eventbroker.v1.AggregateConflict\x12\x0c\n\x04\x63ode\x18\x05 \x01(\x05\"c\n\x11\x41ggregateConflict\x12\x16\n\x0e\x61ggregate_type\x18\x01 \x01(\t\x12\x14\n\x0c\x61ggregate_id\x18\x02 \x01(\t\x12\x10\n\x08\x65xpected\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tual\x18\x04 \x01(\x03\"4\n\x0e\x46ieldViolation\x12\r\n\x05\x66ield\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\"\\\n\x14PublishStreamRequest\x12\x13\n\x0b\x63orrelation\x18\x01 \x01(\x03\x12/\n\x07request\x18\x02 \x01(\x0b\x32\x1e.eventbroker.v1.PublishRequest\"\xab\x01\n\x15PublishStreamResponse\x12\x13\n\x0b\x63orrelation\x18\x01 \x01(\x03\x12\x0e\n\x06window\x18\x02 \x01(\x05\x12\x33\n\x08response\x18\x03 \x01(\x0b\x32\x1f.eventbroker.v1.PublishResponseH\x00\x12-\n\x05\x65rror\x18\x04 \x01(\x0b\x32\x1c.eventbroker.v1.PublishErrorH\x00\x42\t\n\x07outcome*e\n\x0bPublishMode\x12\x1c\n\x18PUBLISH_MODE_UNSPECIFIED\x10\x00\x12\x1c\n\x18PUBLISH_MODE_ALL_OR_NONE\x10\x01\x12\x1a\n\x16PUBLISH_MODE_PER_EVENT\x10\x02*\x89\x01\n\x0ePublishOutcome\x12\x1f\n\x1bPUBLISH_OUTCOME_UNSPECIFIED\x10\x00\x12\x1a\n\x16PUBLISH_OUTCOME_STORED\x10\x01\x12\x1d\n\x19PUBLISH_OUTCOME_DUPLICATE\x10\x02\x12\x1b\n\x17PUBLISH_OUTCOME_REFUSED\x10\x03\x32\xc0\x01\n\x10PublisherService\x12J\n\x07Publish\x12\x1e.eventbroker.v1.PublishRequest\x1a\x1f.eventbroker.v1.PublishResponse\x12`\n\rPublishStream\x12$.eventbroker.v1.PublishStreamRequest\x1a%.eventbroker.v1.PublishStreamResponse(\x01\x30\x01\x42\x44\n\x11io.eventbroker.v1P\x01Z\x1c\x65ventbroker/v1;eventbrokerv1\xaa\x02\x0e\x45ventBroker.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,10 +33,10 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'eventbroker.v1.publisher_se
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\021io.eventbroker.v1P\001Z\034eventbroker/v1;eventbrokerv1\252\002\016EventBroker.V1'
-  _globals['_PUBLISHMODE']._serialized_start=763
-  _globals['_PUBLISHMODE']._serialized_end=864
-  _globals['_PUBLISHOUTCOME']._serialized_start=867
-  _globals['_PUBLISHOUTCOME']._serialized_end=1004
+  _globals['_PUBLISHMODE']._serialized_start=1201
+  _globals['_PUBLISHMODE']._serialized_end=1302
+  _globals['_PUBLISHOUTCOME']._serialized_start=1305
+  _globals['_PUBLISHOUTCOME']._serialized_end=1442
   _globals['_PUBLISHREQUEST']._serialized_start=87
   _globals['_PUBLISHREQUEST']._serialized_end=245
   _globals['_AGGREGATEEXPECTATION']._serialized_start=247
@@ -45,10 +45,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PUBLISHRESPONSE']._serialized_end=431
   _globals['_PUBLISHRESULT']._serialized_start=434
   _globals['_PUBLISHRESULT']._serialized_end=606
-  _globals['_PUBLISHERROR']._serialized_start=608
-  _globals['_PUBLISHERROR']._serialized_end=707
-  _globals['_FIELDVIOLATION']._serialized_start=709
-  _globals['_FIELDVIOLATION']._serialized_end=761
-  _globals['_PUBLISHERSERVICE']._serialized_start=1006
-  _globals['_PUBLISHERSERVICE']._serialized_end=1100
+  _globals['_PUBLISHERROR']._serialized_start=609
+  _globals['_PUBLISHERROR']._serialized_end=776
+  _globals['_AGGREGATECONFLICT']._serialized_start=778
+  _globals['_AGGREGATECONFLICT']._serialized_end=877
+  _globals['_FIELDVIOLATION']._serialized_start=879
+  _globals['_FIELDVIOLATION']._serialized_end=931
+  _globals['_PUBLISHSTREAMREQUEST']._serialized_start=933
+  _globals['_PUBLISHSTREAMREQUEST']._serialized_end=1025
+  _globals['_PUBLISHSTREAMRESPONSE']._serialized_start=1028
+  _globals['_PUBLISHSTREAMRESPONSE']._serialized_end=1199
+  _globals['_PUBLISHERSERVICE']._serialized_start=1445
+  _globals['_PUBLISHERSERVICE']._serialized_end=1637
 # @@protoc_insertion_point(module_scope)

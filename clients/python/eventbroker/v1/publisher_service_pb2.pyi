@@ -218,13 +218,23 @@ class PublishError(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     VIOLATIONS_FIELD_NUMBER: _builtins.int
+    CONFLICTS_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     """The stable reason, as in ErrorInfo: "INVALID_ARGUMENT", "EVENT_ID_REUSED", "TENANT_FORBIDDEN", ..."""
     message: _builtins.str
     """The same for people."""
+    code: _builtins.int
+    """The status code of gRPC that Publish ends with for the same reason, such as 3 for INVALID_ARGUMENT. With 14,
+    UNAVAILABLE, the outcome is not known; with any other nothing was stored.
+    """
     @_builtins.property
     def violations(self) -> _containers.RepeatedCompositeFieldContainer[Global___FieldViolation]:
         """The fields that break a rule, if that is why."""
+
+    @_builtins.property
+    def conflicts(self) -> _containers.RepeatedCompositeFieldContainer[Global___AggregateConflict]:
+        """The expectations that did not hold, if that is why."""
 
     def __init__(
         self,
@@ -232,14 +242,50 @@ class PublishError(_message.Message):
         reason: _builtins.str = ...,
         message: _builtins.str = ...,
         violations: _abc.Iterable[Global___FieldViolation] | None = ...,
+        conflicts: _abc.Iterable[Global___AggregateConflict] | None = ...,
+        code: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "violations", b"violations"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "conflicts", b"conflicts", "message", b"message", "reason", b"reason", "violations", b"violations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PublishError: _TypeAlias = PublishError  # noqa: Y015
+
+@_typing.final
+class AggregateConflict(_message.Message):
+    """An expectation that did not hold."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AGGREGATE_TYPE_FIELD_NUMBER: _builtins.int
+    AGGREGATE_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_FIELD_NUMBER: _builtins.int
+    ACTUAL_FIELD_NUMBER: _builtins.int
+    aggregate_type: _builtins.str
+    """The kind of the aggregate."""
+    aggregate_id: _builtins.str
+    """The aggregate."""
+    expected: _builtins.str
+    """What was expected: a version, "exists" or "none"."""
+    actual: _builtins.int
+    """The version that it is at; 0 when it has no event."""
+    def __init__(
+        self,
+        *,
+        aggregate_type: _builtins.str = ...,
+        aggregate_id: _builtins.str = ...,
+        expected: _builtins.str = ...,
+        actual: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actual", b"actual", "aggregate_id", b"aggregate_id", "aggregate_type", b"aggregate_type", "expected", b"expected"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AggregateConflict: _TypeAlias = AggregateConflict  # noqa: Y015
 
 @_typing.final
 class FieldViolation(_message.Message):
@@ -266,3 +312,71 @@ class FieldViolation(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FieldViolation: _TypeAlias = FieldViolation  # noqa: Y015
+
+@_typing.final
+class PublishStreamRequest(_message.Message):
+    """A request on a PublishStream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_FIELD_NUMBER: _builtins.int
+    REQUEST_FIELD_NUMBER: _builtins.int
+    correlation: _builtins.int
+    """Echoed in the answer; means nothing to the broker."""
+    @_builtins.property
+    def request(self) -> Global___PublishRequest:
+        """The request, as for Publish. Required."""
+
+    def __init__(
+        self,
+        *,
+        correlation: _builtins.int = ...,
+        request: Global___PublishRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation", b"correlation", "request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PublishStreamRequest: _TypeAlias = PublishStreamRequest  # noqa: Y015
+
+@_typing.final
+class PublishStreamResponse(_message.Message):
+    """The answer to one request of a PublishStream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRELATION_FIELD_NUMBER: _builtins.int
+    WINDOW_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    correlation: _builtins.int
+    """That of the request."""
+    window: _builtins.int
+    """How many requests may be unanswered from now on; at least 1."""
+    @_builtins.property
+    def response(self) -> Global___PublishResponse:
+        """As Publish answers."""
+
+    @_builtins.property
+    def error(self) -> Global___PublishError:
+        """Why it was refused, or that its outcome is not known."""
+
+    def __init__(
+        self,
+        *,
+        correlation: _builtins.int = ...,
+        window: _builtins.int = ...,
+        response: Global___PublishResponse | None = ...,
+        error: Global___PublishError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correlation", b"correlation", "error", b"error", "outcome", b"outcome", "response", b"response", "window", b"window"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___PublishStreamResponse: _TypeAlias = PublishStreamResponse  # noqa: Y015

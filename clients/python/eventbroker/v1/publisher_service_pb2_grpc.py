@@ -45,6 +45,11 @@ class PublisherServiceStub:
                 request_serializer=eventbroker_dot_v1_dot_publisher__service__pb2.PublishRequest.SerializeToString,
                 response_deserializer=eventbroker_dot_v1_dot_publisher__service__pb2.PublishResponse.FromString,
                 _registered_method=True)
+        self.PublishStream = channel.stream_stream(
+                '/eventbroker.v1.PublisherService/PublishStream',
+                request_serializer=eventbroker_dot_v1_dot_publisher__service__pb2.PublishStreamRequest.SerializeToString,
+                response_deserializer=eventbroker_dot_v1_dot_publisher__service__pb2.PublishStreamResponse.FromString,
+                _registered_method=True)
 
 
 class PublisherServiceServicer:
@@ -68,6 +73,21 @@ class PublisherServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PublishStream(self, request_iterator, context):
+        """PublishStream takes one request after another, without waiting for the answers: for publishers that have much to
+        say. Requests are put into the log in the order in which they come. Each stands for itself, exactly as with Publish,
+        and is answered once, with its outcome or its error, which does not end the stream; answers may overtake each other.
+
+        At most as many requests as the window of the last answer says may be unanswered, and one before the first answer;
+        the server reads no further than that. The stream ends with OK when the client has half-closed and all is answered,
+        and also when the server shuts down or the stream has reached its age: then all that was read is answered. What has
+        no answer when a stream ends, in whatever way, has an unknown outcome: publish it again, with the same ids.
+        RESOURCE_EXHAUSTED: the server has as many of these streams as it may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PublisherServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +95,11 @@ def add_PublisherServiceServicer_to_server(servicer, server):
                     servicer.Publish,
                     request_deserializer=eventbroker_dot_v1_dot_publisher__service__pb2.PublishRequest.FromString,
                     response_serializer=eventbroker_dot_v1_dot_publisher__service__pb2.PublishResponse.SerializeToString,
+            ),
+            'PublishStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.PublishStream,
+                    request_deserializer=eventbroker_dot_v1_dot_publisher__service__pb2.PublishStreamRequest.FromString,
+                    response_serializer=eventbroker_dot_v1_dot_publisher__service__pb2.PublishStreamResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -110,6 +135,33 @@ class PublisherService:
             '/eventbroker.v1.PublisherService/Publish',
             eventbroker_dot_v1_dot_publisher__service__pb2.PublishRequest.SerializeToString,
             eventbroker_dot_v1_dot_publisher__service__pb2.PublishResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PublishStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/eventbroker.v1.PublisherService/PublishStream',
+            eventbroker_dot_v1_dot_publisher__service__pb2.PublishStreamRequest.SerializeToString,
+            eventbroker_dot_v1_dot_publisher__service__pb2.PublishStreamResponse.FromString,
             options,
             channel_credentials,
             insecure,

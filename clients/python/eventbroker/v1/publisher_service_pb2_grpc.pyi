@@ -47,6 +47,17 @@ class PublisherServiceStub:
     version. PERMISSION_DENIED: the tenant is not the caller's. RESOURCE_EXHAUSTED: too much is waiting; try again
     after the delay in RetryInfo. With these nothing was stored. UNAVAILABLE: PostgreSQL could not be reached.
     """
+    PublishStream: _grpc.StreamStreamMultiCallable[_publisher_service_pb2.PublishStreamRequest, _publisher_service_pb2.PublishStreamResponse]
+    """PublishStream takes one request after another, without waiting for the answers: for publishers that have much to
+    say. Requests are put into the log in the order in which they come. Each stands for itself, exactly as with Publish,
+    and is answered once, with its outcome or its error, which does not end the stream; answers may overtake each other.
+
+    At most as many requests as the window of the last answer says may be unanswered, and one before the first answer;
+    the server reads no further than that. The stream ends with OK when the client has half-closed and all is answered,
+    and also when the server shuts down or the stream has reached its age: then all that was read is answered. What has
+    no answer when a stream ends, in whatever way, has an unknown outcome: publish it again, with the same ids.
+    RESOURCE_EXHAUSTED: the server has as many of these streams as it may.
+    """
 
 @_typing.type_check_only
 class PublisherServiceAsyncStub(PublisherServiceStub):
@@ -66,6 +77,17 @@ class PublisherServiceAsyncStub(PublisherServiceStub):
     use for another event. ABORTED: an expectation did not hold; the details name each aggregate with its actual
     version. PERMISSION_DENIED: the tenant is not the caller's. RESOURCE_EXHAUSTED: too much is waiting; try again
     after the delay in RetryInfo. With these nothing was stored. UNAVAILABLE: PostgreSQL could not be reached.
+    """
+    PublishStream: _aio.StreamStreamMultiCallable[_publisher_service_pb2.PublishStreamRequest, _publisher_service_pb2.PublishStreamResponse]  # type: ignore[assignment]
+    """PublishStream takes one request after another, without waiting for the answers: for publishers that have much to
+    say. Requests are put into the log in the order in which they come. Each stands for itself, exactly as with Publish,
+    and is answered once, with its outcome or its error, which does not end the stream; answers may overtake each other.
+
+    At most as many requests as the window of the last answer says may be unanswered, and one before the first answer;
+    the server reads no further than that. The stream ends with OK when the client has half-closed and all is answered,
+    and also when the server shuts down or the stream has reached its age: then all that was read is answered. What has
+    no answer when a stream ends, in whatever way, has an unknown outcome: publish it again, with the same ids.
+    RESOURCE_EXHAUSTED: the server has as many of these streams as it may.
     """
 
 class PublisherServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -89,6 +111,23 @@ class PublisherServiceServicer(metaclass=_abc_1.ABCMeta):
         use for another event. ABORTED: an expectation did not hold; the details name each aggregate with its actual
         version. PERMISSION_DENIED: the tenant is not the caller's. RESOURCE_EXHAUSTED: too much is waiting; try again
         after the delay in RetryInfo. With these nothing was stored. UNAVAILABLE: PostgreSQL could not be reached.
+        """
+
+    @_abc_1.abstractmethod
+    def PublishStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_publisher_service_pb2.PublishStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_publisher_service_pb2.PublishStreamResponse], _abc.AsyncIterator[_publisher_service_pb2.PublishStreamResponse]]:
+        """PublishStream takes one request after another, without waiting for the answers: for publishers that have much to
+        say. Requests are put into the log in the order in which they come. Each stands for itself, exactly as with Publish,
+        and is answered once, with its outcome or its error, which does not end the stream; answers may overtake each other.
+
+        At most as many requests as the window of the last answer says may be unanswered, and one before the first answer;
+        the server reads no further than that. The stream ends with OK when the client has half-closed and all is answered,
+        and also when the server shuts down or the stream has reached its age: then all that was read is answered. What has
+        no answer when a stream ends, in whatever way, has an unknown outcome: publish it again, with the same ids.
+        RESOURCE_EXHAUSTED: the server has as many of these streams as it may.
         """
 
 def add_PublisherServiceServicer_to_server(servicer: PublisherServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

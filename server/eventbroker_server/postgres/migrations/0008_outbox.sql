@@ -216,7 +216,9 @@ BEGIN
                     'data must nest at most 64 levels'
                 ),
                 (
-                    jsonb_path_exists(data, 'strict $.** ? (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308)'),
+                    jsonb_path_exists(
+                        data, 'strict $.** ? (@ > 1.7976931348623157e308 || @ < -1.7976931348623157e308)'
+                    ),
                     'data has a number beyond double precision'
                 )
         ) AS rule(broken, says)

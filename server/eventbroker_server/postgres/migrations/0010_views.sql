@@ -55,7 +55,7 @@ CROSS JOIN LATERAL (
 COMMENT ON COLUMN eventbroker.group_lag.lag IS
     'positions after the checkpoint, also of events that the group does not want or has settled since';
 COMMENT ON COLUMN eventbroker.group_lag.oldest_unsettled_at IS
-    'when the oldest event that may be unsettled was stored; what was settled since the last checkpoint is not known here';
+    'when the oldest event that may be unsettled was stored; what was settled since the checkpoint is not known here';
 
 CREATE VIEW eventbroker.dead_letter_list AS
 SELECT
