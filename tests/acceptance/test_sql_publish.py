@@ -105,6 +105,16 @@ async def test_one_broker_delivers_what_another_took_from_the_outbox_in_several_
         assert (await first.get_event(published[0], "t0")).tenant_id == "t0"
 
 
+async def test_a_broker_is_told_of_a_commit_and_need_not_look(
+    make_broker: Callable[..., Awaitable[Client]], stores: Stores
+) -> None:
+    broker = await make_broker(sweep_interval=3600)
+    async with service(stores) as sql, await broker.subscribe("billing", "*") as stream:
+        for _ in range(3):
+            published = await publish(sql)
+            assert ids(await stream.take_and_ack(1)) == [published]
+
+
 async def test_an_event_that_is_refused_can_be_looked_at_and_stops_no_other(
     broker: Client, sql: asyncpg.Connection
 ) -> None:
