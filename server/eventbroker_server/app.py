@@ -26,6 +26,7 @@ from eventbroker_server.broker.explain import Explainer
 from eventbroker_server.broker.groups import Groups
 from eventbroker_server.broker.heads import Head
 from eventbroker_server.broker.ordering import Ordering
+from eventbroker_server.broker.outbox import OutboxDrain
 from eventbroker_server.broker.publishing import Publishing
 from eventbroker_server.broker.pulling import Pulling
 from eventbroker_server.broker.reading import Readers
@@ -43,10 +44,12 @@ from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.history import PostgresHistory
 from eventbroker_server.postgres.migrate import migrate
+from eventbroker_server.postgres.outbox import PostgresOutbox
 from eventbroker_server.postgres.pool import open_pool
 from eventbroker_server.postgres.reader import PostgresEventReader
 from eventbroker_server.postgres.retry_store import PostgresRetryStore
 from eventbroker_server.postgres.safety import check_postgres
+from eventbroker_server.postgres.settled_in_sql import PostgresSettledInSql
 from eventbroker_server.postgres.snapshots import PostgresSnapshotStore
 from eventbroker_server.redis.connection import check_redis, open_redis
 from eventbroker_server.redis.streams import RedisStreams
@@ -138,6 +141,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
 
         relays: list[Relay] = []
         writers: list[Writer] = []
+        heeds: list[Callable[[list[StoredEvent]], None]] = []
         for shard in range(installation.shards):
             relay = Relay(
                 event_log,
@@ -149,14 +153,22 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
                 settings.linger,
                 Tail(settings.tail_age, settings.tail_bytes),
             )
-            writers.append(Writer(event_log, shard, _append_limits(settings), _stored(relay, heads[shard])))
+            heed = _stored(relay, heads[shard])
+            writers.append(Writer(event_log, shard, _append_limits(settings), heed))
+            heeds.append(heed)
             relays.append(relay)
             spawn(subscriptions.listen(shard), f"signals {shard}")
             spawn(heads[shard].run(), f"head {shard}")
             spawn(subscriptions.beat(shard, settings.process_ttl), f"heartbeat {shard}")
-        spawn(Retention(dead_letters, settings.dead_letter_purge_interval).run(), "dead letter purge")
+        spawn(Retention(dead_letters, settings.dead_letter_purge_interval, "dead letters").run(), "dead letter purge")
+        spawn(Retention(PostgresSettledInSql(pool), 60.0, "settles in SQL").run(), "purge of settles in SQL")
         await stack.enter_async_context(_working("relay", relays, tasks))
         await stack.enter_async_context(_working("writer", writers, tasks))
+
+        outbox = PostgresOutbox(pool, postgres_url, settings.postgres_timeout)
+        drain = OutboxDrain(outbox, heeds, settings.sweep_interval)
+        spawn(outbox.listen(drain.wake), "outbox signals")
+        await stack.enter_async_context(_working("outbox", [drain], tasks))
 
         publishing, publish_streams = Publishing(writers), PublishStreams(settings.max_streams, settings.stream_max_age)
         spawn(announcer.run(publishing), "announcer")
@@ -258,7 +270,9 @@ def _append_limits(settings: Settings) -> AppendLimits:
 
 
 @asynccontextmanager
-async def _working(kind: str, parts: Sequence[Relay | Writer], tasks: asyncio.TaskGroup) -> AsyncIterator[None]:
+async def _working(
+    kind: str, parts: Sequence[Relay | Writer | OutboxDrain], tasks: asyncio.TaskGroup
+) -> AsyncIterator[None]:
     """Run parts until they have done what is waiting, for 10 s at most."""
     working = [tasks.create_task(part.run(), name=f"{kind} {number}") for number, part in enumerate(parts)]
     try:
