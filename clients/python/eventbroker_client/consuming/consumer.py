@@ -159,7 +159,8 @@ class Consumer:
         waiting += [delivery for gathering in self._gatherings.values() for delivery in gathering.clear()]
         releasing = asyncio.gather(*[self._release(delivery) for delivery in waiting])
         await self._lanes.idle(self._drain_timeout)
-        await asyncio.wait([releasing, self._tasks[0]], timeout=RELEASE_TIMEOUT)
+        ends: list[asyncio.Future[Any]] = [releasing, self._tasks[0]]
+        await asyncio.wait(ends, timeout=RELEASE_TIMEOUT)
 
     async def aclose(self) -> None:
         """Ends at once: handlers are cancelled, and what is not settled goes to others."""
