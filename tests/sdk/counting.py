@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Counting(grpc.aio.UnaryUnaryClientInterceptor):  # type: ignore[misc, type-arg] # ships no types
+class Counting(grpc.aio.UnaryUnaryClientInterceptor):
     def __init__(self) -> None:
         self.requests: list[Any] = []
 

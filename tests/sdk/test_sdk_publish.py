@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from eventbroker_client import (
     Binary,
-    Broker,
     BlockingPublisher,
+    Broker,
     Closed,
     DomainEvent,
     Event,
@@ -65,8 +65,9 @@ async def test_an_event_is_stored_and_comes_back_as_it_was(sdk: Broker, tenant: 
     )
     published = await sdk.publish(event)
     got = await sdk.get_event(event.id)
-    told = {"tenant_id": tenant, "aggregate_version": 1, "position": published.position}
-    assert got == replace(event, record_time=got.record_time, **told)
+    assert got == replace(
+        event, tenant_id=tenant, aggregate_version=1, position=published.position, record_time=got.record_time
+    )
     assert got.record_time is not None
     assert (published.event_id, published.aggregate_version, published.duplicate) == (event.id, 1, False)
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from eventbroker.v1 import dead_letter_service_pb2, group_service_pb2
 from eventbroker_client import (
     Broker,
     ConsumerReplaced,
@@ -16,7 +17,6 @@ from eventbroker_client import (
     Outcome,
     connect,
 )
-from eventbroker.v1 import dead_letter_service_pb2, group_service_pb2
 
 from tests.client import TIMEOUT
 from tests.waiting import eventually
@@ -106,7 +106,7 @@ async def test_what_is_not_settled_in_time_comes_again_and_the_first_is_outdated
 
 
 async def test_an_extended_delivery_stays_with_its_consumer(sdk: Broker) -> None:
-    first, second = await publish(sdk, 2)
+    second = (await publish(sdk, 2))[1]
     async with sdk.subscribe("g", ack_deadline=1) as deliveries:
         extended, _ = await take(deliveries, 2)
         assert await extended.extend(60) is Outcome.DONE

@@ -45,7 +45,8 @@ class Attempts:
         self._clock = clock
         self._ends = clock() + timeout
         self._backoff = Backoff(draw)
-        self._unknown: Unavailable | None = None
+        self.unknown: Unavailable | None = None
+        """The last attempt of which nobody knows what it did."""
 
     def timeout(self) -> float:
         """How many seconds the next attempt may take."""
@@ -57,12 +58,12 @@ class Attempts:
         When time is over, an attempt of unknown outcome outweighs a later one that did nothing.
         """
         if isinstance(error, Unavailable):
-            self._unknown = error
+            self.unknown = error
         if not error.retryable:
             raise error
         pause = self._backoff.next()
         if isinstance(error, Overloaded):
             pause += error.retry_after
         if self._clock() + pause >= self._ends:
-            raise self._unknown or error
+            raise self.unknown or error
         return pause

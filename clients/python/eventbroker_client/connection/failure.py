@@ -62,6 +62,8 @@ def error_of(failure: grpc.RpcError) -> EventBrokerError:
     if info is None or info.domain != DOMAIN:
         return BY_CODE.get(code, EventBrokerError)(message, reason=code.name)
     kind = BY_REASON.get(info.reason) or BY_CODE.get(code, EventBrokerError)
+    if kind is errors.Unavailable and code != grpc.StatusCode.UNAVAILABLE:
+        kind = EventBrokerError  # the broker says itself that it failed, and that it did nothing
     more: dict[str, Any] = {}
     if kind is errors.InvalidArgument and (request := details.get("BadRequest")) is not None:
         more["violations"] = [Violation(each.field, each.description) for each in request.field_violations]

@@ -91,8 +91,7 @@ class Consumer:
         def add(function: F) -> F:
             for each in of:
                 pattern, payload = pattern_of(each)
-                handler = Handler(function, pattern, payload, max_events, max_wait)
-                self._handlers.add(handler)
+                handler = self._handlers.add(Handler(function, pattern, payload, max_events, max_wait))
                 self._gatherings[pattern] = Gathering(handler, self._put_batch)
             return function
 
@@ -125,16 +124,15 @@ class Consumer:
         if not self._wish.event_types:
             self._wish.event_types.extend(self._handlers.patterns)
         self._feed = feed = Feed(self._connection, self._wish, self._take)
-        self._tasks = [
-            asyncio.create_task(feed.run(), name=f"eventbroker consumer {self._wish.group}"),
-            asyncio.create_task(self._holdings.keep(feed.settler, lambda: feed.ack_deadline)),
-        ]
+        self._tasks = [asyncio.create_task(feed.run(), name=f"eventbroker consumer {self._wish.group}")]
         self._tasks[0].add_done_callback(_note_end)
         try:
             await asyncio.shield(feed.opened)
         except BaseException:
             await self.aclose()
             raise
+        keeping = self._holdings.keep(feed.settler, lambda: feed.ack_deadline)
+        self._tasks.append(asyncio.create_task(keeping, name=f"eventbroker deadlines {self._wish.group}"))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: object) -> None:

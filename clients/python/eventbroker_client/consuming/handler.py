@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from eventbroker_client.events.types import type_of
@@ -28,18 +28,20 @@ class Handler:
     """0: one event at a time; else so many at most."""
     batch_wait: float = 0.0
     """How many seconds a batch waits for more."""
+    arity: int = 1
+    """How many of the two arguments the function takes."""
 
     async def handle(self, deliveries: Sequence[Delivery]) -> None:
         """Raises what the function does, and PayloadMismatch."""
         events = [self._event(delivery) for delivery in deliveries]
         arguments: tuple[Any, ...] = (events, list(deliveries)) if self.batch_events else (events[0], deliveries[0])
-        await self.function(*arguments[: arity_of(self.function)])
+        await self.function(*arguments[: self.arity])
 
     def _event(self, delivery: Delivery) -> Event:
         return delivery.event if self.payload is None else typed(delivery.event, self.payload)
 
 
-def arity_of(function: Function) -> int:
+def _arity_of(function: Function) -> int:
     """How many of the two arguments it takes. Raises TypeError if it is not an async function of one or two."""
     call = function if inspect.isroutine(function) or inspect.isclass(function) else type(function).__call__
     if not (inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call)):
@@ -59,12 +61,13 @@ class Handlers:
     def __init__(self) -> None:
         self._by_pattern: dict[str, Handler] = {}
 
-    def add(self, handler: Handler) -> None:
-        """Raises ValueError if the pattern has a handler, TypeError if the function is no handler."""
-        arity_of(handler.function)
+    def add(self, handler: Handler) -> Handler:
+        """The handler as it was added. Raises ValueError if the pattern has a handler, TypeError if the function is no
+        handler."""
         if handler.pattern in self._by_pattern:
             raise ValueError(f"{handler.pattern!r} has a handler")
-        self._by_pattern[handler.pattern] = handler
+        added = self._by_pattern[handler.pattern] = replace(handler, arity=_arity_of(handler.function))
+        return added
 
     @property
     def patterns(self) -> list[str]:

@@ -55,13 +55,18 @@ class Batcher:
     async def publish(self, message: Event, timeout: float) -> Published:
         """Returns when the event is stored. Raises EventBrokerError; Unavailable when that is not known after `timeout`
         seconds, in which the wait for room counts."""
-        size = message.ByteSize() + _OVERHEAD
         attempts = Attempts(timeout)
         try:
             async with asyncio.timeout(timeout):
-                await self._room.enter(size)
+                return await self._publish(message, attempts)
         except TimeoutError:
-            raise Unavailable("too much waits to be published; this event was not sent") from None
+            raise attempts.unknown or Unavailable(
+                "too much waits to be published, or the broker does not answer"
+            ) from None
+
+    async def _publish(self, message: Event, attempts: Attempts) -> Published:
+        size = message.ByteSize() + _OVERHEAD
+        await self._room.enter(size)
         try:
             if self._closed:
                 raise Closed

@@ -19,7 +19,7 @@ A = ParamSpec("A")
 
 
 def publishes(
-    build: Callable[[R, Mapping[str, Any]], Event | Iterable[Event] | None],
+    build: Callable[[Any, Mapping[str, Any]], Event | Iterable[Event] | None],
     *,
     via: str | Publisher | Callable[[Mapping[str, Any]], Publisher] = "broker",
 ) -> Callable[[Callable[A, Awaitable[R]]], Callable[A, Awaitable[R]]]:
