@@ -209,13 +209,13 @@ async def test_an_event_that_does_not_fit_or_that_nobody_handles_is_not_lost(
 
 
 async def test_a_handler_may_take_longer_than_the_deadline(sdk: Broker, broker: Client, tenant: str) -> None:
-    consumer = sdk.consumer("g", ack_deadline=1, concurrency=1)
+    consumer = sdk.consumer("g", ack_deadline=2, concurrency=1)
     attempts: list[int] = []
 
     @consumer.on("*")
     async def handle(event: Event, delivery: Delivery) -> None:
+        await asyncio.sleep(3)  # there is no condition to wait for: nothing is to happen
         attempts.append(delivery.attempt)
-        await asyncio.sleep(3)
 
     async with consumer:
         await sdk.publish_many([noted(1), noted(2)])  # the second waits for its turn

@@ -28,9 +28,9 @@ class Line:
     price: Decimal
 
 
-@event_type("invoice.sent", aggregate_type="Invoice", source="billing", caused_by="month_end")
+@event_type("bill.sent", aggregate_type="Bill", source="billing", caused_by="month_end")
 @dataclass
-class InvoiceSent:
+class BillSent:
     lines: list[Line]
     by_sku: dict[str, Line]
     sent_at: datetime
@@ -45,7 +45,7 @@ class InvoiceSent:
     more: list[str] = field(default_factory=list)
 
 
-SENT = InvoiceSent(
+SENT = BillSent(
     lines=[Line("a", Decimal("1.10"))],
     by_sku={"a": Line("a", Decimal(1))},
     sent_at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
@@ -81,7 +81,7 @@ def test_an_event_has_an_id_a_version_and_a_time_by_itself() -> None:
 
 def test_a_typed_event_knows_its_type_by_the_class_of_its_data() -> None:
     event = DomainEvent("i1", SENT, tenant_id="acme")
-    assert (event.type, event.aggregate_type, event.version) == ("invoice.sent", "Invoice", "v1.0")
+    assert (event.type, event.aggregate_type, event.version) == ("bill.sent", "Bill", "v1.0")
     assert replace(event, user_id="u1").data is SENT
 
 
@@ -108,7 +108,7 @@ def test_json_fits_a_message_when_its_handler_asks_for_it() -> None:
 
 
 def test_an_event_of_another_version_is_not_taken_for_the_registered_one() -> None:
-    got = there_and_back(Event("invoice.sent", "Invoice", "i1", {"a": 1}, version="v2.0"))
+    got = there_and_back(Event("bill.sent", "Bill", "i1", {"a": 1}, version="v2.0"))
     assert type(got) is Event
     assert got.data == {"a": 1}
 
@@ -131,8 +131,8 @@ def test_a_time_without_a_zone_is_refused() -> None:
 
 
 def test_a_class_is_registered_once_and_for_what_can_be_sent() -> None:
-    with pytest.raises(ValueError, match="InvoiceSent is registered"):
-        event_type("invoice.sent", aggregate_type="Invoice")(Line)
+    with pytest.raises(ValueError, match="BillSent is registered"):
+        event_type("bill.sent", aggregate_type="Bill")(Line)
     with pytest.raises(TypeError, match="neither a dataclass nor"):
         event_type("a.b", aggregate_type="A")(int)
     with pytest.raises(TypeError, match="no event type is registered"):

@@ -189,8 +189,11 @@ async def test_without_a_broker_the_outcome_is_told_to_be_unknown_when_time_is_o
 async def test_after_the_end_nothing_is_published(broker: Client, tenant: str) -> None:
     async with connect(broker.target, tenant=tenant) as sdk:
         pass
+    for attempt in (sdk.publish(order()), sdk.publish_many([order()]), sdk.get_event("e1")):
+        with pytest.raises(Closed):
+            await attempt
     with pytest.raises(Closed):
-        await sdk.publish(order())
+        sdk.subscribe("g")
 
 
 async def test_events_published_while_the_broker_restarts_are_stored_once(restarts: Restarts, tenant: str) -> None:

@@ -167,6 +167,17 @@ async def test_a_group_that_is_deleted_is_not_made_anew(sdk: Broker, broker: Cli
             await take(deliveries, 1)
 
 
+async def test_a_subscription_ends_with_its_broker(broker: Client, tenant: str) -> None:
+    async with connect(broker.target, tenant=tenant) as sdk:
+        deliveries = sdk.subscribe("g")
+        await deliveries.opened()
+        waiting = asyncio.ensure_future(anext(deliveries))
+        await asyncio.sleep(0)
+    async with asyncio.timeout(TIMEOUT):
+        with pytest.raises(StopAsyncIteration):
+            await waiting
+
+
 async def test_a_subscription_goes_on_after_the_broker_was_killed(restarts: Restarts, tenant: str) -> None:
     async with connect(restarts.target, tenant=tenant) as sdk, sdk.subscribe("g") as deliveries:
         published = await publish(sdk, 3)

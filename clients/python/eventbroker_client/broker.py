@@ -11,6 +11,7 @@ from eventbroker_client.connection.connection import Connection
 from eventbroker_client.consuming.consumer import Consumer
 from eventbroker_client.consuming.subscription import Subscription
 from eventbroker_client.consuming.wish import wish_of
+from eventbroker_client.errors import Closed
 from eventbroker_client.events.wire import Defaults
 from eventbroker_client.publishing.batcher import ROOM_BYTES, ROOM_EVENTS
 from eventbroker_client.publishing.publisher import EventsPublisher
@@ -74,6 +75,7 @@ class Broker:
         self._defaults = defaults
         self._buffer = buffer_events, buffer_bytes
         self._connection: Connection | None = None
+        self._ended = False
         self._open: WeakSet[Subscription] = WeakSet()  # one that runs is kept by its task
 
     async def __aenter__(self) -> Self:
@@ -88,6 +90,7 @@ class Broker:
     async def __aexit__(self, *exc: object) -> None:
         """Waits for what is being published, ends subscriptions, and disconnects."""
         connection = self._connected
+        self._ended = True
         try:
             for subscription in list(self._open):
                 await subscription.aclose()
@@ -178,7 +181,8 @@ class Broker:
 
         types: empty: what the handlers are for.
         concurrency: how many handlers run at once.
-        max_unsettled: how many deliveries are here, at most; 0: four for each handler, but at least 64.
+        max_unsettled: how many deliveries are here, at most; 0: four for each handler or two
+            batches, but at least 64.
         drain_timeout: seconds that handlers have to end when the consumer ends.
         max_extension: seconds after which a delivery's deadline is extended no more.
         on_lost: called, and awaited if it is async, with each delivery that was settled too late.
@@ -190,7 +194,7 @@ class Broker:
             consumer_id=consumer_id,
             start=start,
             ack_deadline=ack_deadline,
-            max_unsettled=max_unsettled or max(64, 4 * concurrency),
+            max_unsettled=max_unsettled,
             max_batch=0,
         )
         return Consumer(
@@ -206,4 +210,6 @@ class Broker:
     def _connected(self) -> Connection:
         if self._connection is None:
             raise RuntimeError("use `async with connect(...) as broker`")
+        if self._ended:
+            raise Closed
         return self._connection

@@ -11,7 +11,7 @@ import grpc.aio
 from eventbroker_client.connection.address import OPTIONS, metadata_of
 from eventbroker_client.connection.attempts import Attempts
 from eventbroker_client.connection.failure import error_of
-from eventbroker_client.errors import EventBrokerError, Unavailable
+from eventbroker_client.errors import Closed, EventBrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,6 +33,7 @@ class Connection:
         """`timeout` is how many seconds a call and its repetitions may take, unless the call says otherwise."""
         self.timeout = timeout
         self._token = token
+        self._closed = False
         if address.credentials is None:
             self.channel = grpc.aio.insecure_channel(address.target, OPTIONS, interceptors=interceptors)
         else:
@@ -61,8 +62,19 @@ class Connection:
             return await method(request, timeout=timeout, metadata=self.metadata())
         except grpc.RpcError as failure:
             raise error_of(failure) from None
-        except grpc.aio.UsageError as failure:  # the channel was closed
-            raise Unavailable(str(failure)) from None
+        except grpc.aio.UsageError:
+            raise Closed from None
+        except asyncio.CancelledError:
+            if self.cancelled_by_close():
+                raise Closed from None
+            raise
 
     async def close(self) -> None:
+        """Ends all calls."""
+        self._closed = True
         await self.channel.close()
+
+    def cancelled_by_close(self) -> bool:
+        """Whether a CancelledError of a call came from `close`, and not from whoever cancelled the task that waits."""
+        task = asyncio.current_task()
+        return self._closed and (task is None or not task.cancelling())

@@ -54,6 +54,7 @@ class Consumer:
             raise ValueError("concurrency must be at least 1")
         self._connection = connection
         self._wish = wish
+        self._concurrency = concurrency
         self._drain_timeout = drain_timeout
         self._handlers = Handlers()
         self._gatherings: dict[str, Gathering] = {}
@@ -123,6 +124,8 @@ class Consumer:
             raise RuntimeError("a consumer runs once")
         if not self._wish.event_types:
             self._wish.event_types.extend(self._handlers.patterns)
+        flow = self._wish.flow_control
+        flow.max_unsettled_events = flow.max_unsettled_events or self._enough()
         self._feed = feed = Feed(self._connection, self._wish, self._take)
         self._tasks = [asyncio.create_task(feed.run(), name=f"eventbroker consumer {self._wish.group}")]
         self._tasks[0].add_done_callback(_note_end)
@@ -170,6 +173,10 @@ class Consumer:
             await asyncio.wait(self._tasks)
         if self._feed is not None:
             await self._feed.settler.close()
+
+    def _enough(self) -> int:
+        """How many deliveries keep the handlers busy."""
+        return min(10_000, max(64, 4 * self._concurrency, 2 * self._handlers.largest_batch))
 
     def _take(self, delivery: Delivery) -> None:
         if not self._holdings.take(delivery):

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("eventbroker_client")
 
 
+STABLE = 10.0  # seconds after which a stream that breaks is no sign of trouble
+
+
 class Feed:
     """`run` it in a task. `deliver` is called with each delivery, and must not block."""
 
@@ -51,15 +54,17 @@ class Feed:
 
     async def run(self) -> None:
         """Returns when it was drained. Raises EventBrokerError for what opening again does not mend."""
-        backoff = Backoff()
+        backoff, loop = Backoff(), asyncio.get_running_loop()
         try:
             while not self._draining:
-                pause = 0.0
+                begun = loop.time()
                 try:
-                    pause = await self._follow(backoff)
+                    pause = await self._follow()
                 except EventBrokerError as error:
                     if not error.retryable:
                         raise
+                    if loop.time() - begun > STABLE:
+                        backoff.reset()
                     pause = backoff.next() + getattr(error, "retry_after", 0.0)
                     log.warning("group %s: the stream broke, again in %.2f s (%s)", self._wish.group, pause, error)
                 if not self._draining:
@@ -79,7 +84,7 @@ class Feed:
             except EventBrokerError:
                 self._stream.close()
 
-    async def _follow(self, backoff: Backoff) -> float:
+    async def _follow(self) -> float:
         """One stream to its end; how many seconds to wait before the next."""
         stream = Stream(self._connection)
         try:
@@ -92,7 +97,6 @@ class Feed:
                 elif kind == "opened":
                     self._note(said.opened)
                     self._stream = stream
-                    backoff.reset()
                     if self._draining:
                         await stream.drain()
                 elif kind == "closing":

@@ -73,6 +73,11 @@ class Handlers:
     def patterns(self) -> list[str]:
         return ["*"] if "*" in self._by_pattern else sorted(self._by_pattern)
 
+    @property
+    def largest_batch(self) -> int:
+        """In events; 0 without a handler of batches."""
+        return max((handler.batch_events for handler in self._by_pattern.values()), default=0)
+
     def find(self, event_type: str) -> Handler | None:
         """That of the type itself, else of the longest wildcard above it, else of "*"."""
         if (handler := self._by_pattern.get(event_type)) is not None:

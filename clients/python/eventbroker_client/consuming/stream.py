@@ -11,7 +11,7 @@ from eventbroker.v1 import subscriber_service_pb2 as pb
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceStub
 
 from eventbroker_client.connection.failure import error_of
-from eventbroker_client.errors import Unavailable
+from eventbroker_client.errors import Closed, Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,8 +27,13 @@ class Stream:
     """`open`, then `read` from one task until it answers None or raises; `close` in any case."""
 
     def __init__(self, connection: Connection) -> None:
-        stub = SubscriberServiceStub(connection.channel)
-        self._call: Any = stub.Consume(metadata=connection.metadata())
+        """Raises Closed."""
+        self._connection = connection
+        try:
+            stub = SubscriberServiceStub(connection.channel)
+            self._call: Any = stub.Consume(metadata=connection.metadata())
+        except grpc.aio.UsageError:
+            raise Closed from None
         self._writing = asyncio.Lock()
         self._asked: dict[int, asyncio.Future[Sequence[pb.SettleResult]]] = {}
         self._correlation = 0
@@ -48,6 +53,10 @@ class Stream:
                 raise Unavailable(f"the broker was silent for {SILENCE:g} s") from None
             except grpc.RpcError as failure:
                 raise error_of(failure) from None
+            except asyncio.CancelledError:
+                if self._connection.cancelled_by_close():
+                    raise Closed from None
+                raise
             if response is grpc.aio.EOF:
                 return None
             if response.HasField("subscription"):

@@ -45,12 +45,17 @@ def event_type(
             raise TypeError(f"{payload.__qualname__} is neither a dataclass nor a protobuf message")
         made = EventType(name, aggregate_type, payload, version, source, caused_by)
         for taken in (_by_name.get((name, version)), _by_payload.get(payload)):
-            if taken not in (None, made):
+            if taken is not None and taken != made and not _reloaded(payload, taken.payload):
                 raise ValueError(f"{taken.payload.__qualname__} is registered for {taken.name} {taken.version}")
         _by_name[name, version] = _by_payload[payload] = made
         return payload
 
     return register
+
+
+def _reloaded(payload: type, taken: type) -> bool:
+    """Whether it is the same class, of a module that was loaded again."""
+    return (payload.__module__, payload.__qualname__) == (taken.__module__, taken.__qualname__)
 
 
 def type_of(payload: type[Any]) -> EventType:
