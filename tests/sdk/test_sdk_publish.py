@@ -26,7 +26,7 @@ from eventbroker_client import (
     event_type,
 )
 
-from tests.sdk.counting import Counting
+from tests.sdk.interceptors import Counting, LosingFirstAnswer
 
 if TYPE_CHECKING:
     from typing import Any
@@ -176,6 +176,21 @@ async def test_a_publish_that_is_cancelled_harms_no_other(sdk: Broker) -> None:
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(result, asyncio.CancelledError) for result in results[::2])
     assert not any(isinstance(result, BaseException) for result in results[1::2])
+
+
+async def test_an_event_whose_answer_got_lost_is_stored_once(broker: Client, tenant: str) -> None:
+    losing = LosingFirstAnswer()
+    async with connect(broker.target, tenant=tenant, interceptors=[losing]) as sdk:
+        first = await sdk.publish(order())
+        second = await sdk.publish(order())
+    assert (first.aggregate_version, first.duplicate, len(losing.requests)) == (1, True, 3)
+    assert second.position == first.position + 1
+
+
+async def test_many_whose_answer_got_lost_are_stored_once_whatever_was_expected(broker: Client, tenant: str) -> None:
+    async with connect(broker.target, tenant=tenant, interceptors=[LosingFirstAnswer()]) as sdk:
+        (stored,) = await sdk.publish_many([order()], expect=[Expect("Order", "o1", version=0)])
+    assert (stored.aggregate_version, stored.duplicate) == (1, True)
 
 
 async def test_without_a_broker_the_outcome_is_told_to_be_unknown_when_time_is_over(tenant: str) -> None:

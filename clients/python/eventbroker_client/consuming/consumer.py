@@ -14,7 +14,7 @@ from eventbroker_client.consuming.feed import Feed
 from eventbroker_client.consuming.gathering import Gathering
 from eventbroker_client.consuming.handler import Function, Handler, Handlers, pattern_of
 from eventbroker_client.consuming.holdings import Holdings
-from eventbroker_client.consuming.job import Job, Middleware, OnLost, Work
+from eventbroker_client.consuming.job import RELEASE_TIMEOUT, Job, Middleware, OnLost, Work
 from eventbroker_client.consuming.lanes import Lanes
 from eventbroker_client.errors import EventBrokerError
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("eventbroker_client")
 
 F = TypeVar("F", bound=Function)
-RELEASE_TIMEOUT = 5.0  # seconds for giving back what was not begun, and for ending the stream
 EXIT_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -85,7 +84,7 @@ class Consumer:
 
         It gets at most `max_events`, and fewer when the first has waited `max_wait` seconds; one batch of a pattern
         after the other, in the order of delivery. When it returns, all are acked, but those that it settled itself;
-        when it raises, all of them are tried again."""
+        when it raises, all of them are tried again; `Reject` and `Retry` are for all of them, too."""
         if max_events < 1:
             raise ValueError("max_events must be at least 1")
 
@@ -107,7 +106,8 @@ class Consumer:
 
     async def run(self, *, signals: Sequence[signal.Signals] = EXIT_SIGNALS) -> None:
         """Consumes until one of the signals comes, then drains; or until it is cancelled. Raises EventBrokerError for
-        what reconnecting does not mend: bad input, GroupMismatch, GroupDeleted, ConsumerReplaced, PermissionDenied."""
+        what reconnecting does not mend: bad input, GroupMismatch, GroupDeleted, ConsumerReplaced, PermissionDenied.
+        Needs the main thread, and no Windows, unless `signals` is empty."""
         stop = asyncio.Event()
         with _on_signals(signals, stop):
             async with self:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -25,6 +25,9 @@ Middleware = Callable[[Sequence[Delivery], Proceed], Awaitable[None]]
 OnLost = Callable[[Delivery], Awaitable[None] | None]
 
 log = logging.getLogger("eventbroker_client")
+
+
+RELEASE_TIMEOUT = 5.0  # seconds for giving back what is not handled
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,9 @@ class Work:
             else:
                 await self._call(job.handler, deliveries)
         except asyncio.CancelledError:
-            await asyncio.shield(self._settle_all(deliveries, Delivery.release))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(RELEASE_TIMEOUT):
+                    await self._settle_all(deliveries, Delivery.release)
             raise
 
     async def _call(self, handler: Handler, deliveries: list[Delivery]) -> None:
@@ -79,7 +84,7 @@ class Work:
         except Retry as verdict:
             await self._settle_all(deliveries, partial(Delivery.nack, reason=str(verdict), delay=verdict.delay))
         except Exception as failure:
-            log.exception("a handler of %s failed", handler.pattern)
+            log.exception("the handler of %s failed with %r", handler.pattern, deliveries[0])
             reason = f"{type(failure).__qualname__}: {failure}"
             await self._settle_all(deliveries, partial(Delivery.nack, reason=reason))
         else:

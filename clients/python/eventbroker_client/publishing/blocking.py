@@ -14,7 +14,7 @@ from eventbroker_client.connection.attempts import Attempts
 from eventbroker_client.connection.failure import error_of
 from eventbroker_client.errors import EventBrokerError
 from eventbroker_client.events.wire import Defaults, message_of
-from eventbroker_client.publishing.published import published_of
+from eventbroker_client.publishing.published import stored_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -95,8 +95,7 @@ class BlockingPublisher:
             except EventBrokerError as error:
                 time.sleep(attempts.pause_after(error))
             else:
-                outcomes = [published_of(result) for result in response.results]
-                return [outcome for outcome in outcomes if not isinstance(outcome, EventBrokerError)]
+                return [stored_of(result) for result in response.results]
 
     def _call(self, request: pb.PublishRequest, timeout: float) -> pb.PublishResponse:
         try:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 from eventbroker.v1 import publisher_service_pb2 as pb
 
 from eventbroker_client.connection.failure import refusal_of
+from eventbroker_client.errors import EventBrokerError
 
 if TYPE_CHECKING:
-    from eventbroker_client.errors import EventBrokerError
     from eventbroker_client.events.event import Event
 
 
@@ -52,6 +52,14 @@ class Publisher(Protocol):
 
     async def publish(self, event: Event, *, timeout: float | None = None) -> Published:
         """Raises EventBrokerError."""
+
+
+def stored_of(result: pb.PublishResult) -> Published:
+    """The same for an event of a call that stores all or none. Raises EventBrokerError."""
+    outcome = published_of(result)
+    if isinstance(outcome, EventBrokerError):
+        raise outcome
+    return outcome
 
 
 def published_of(result: pb.PublishResult) -> Published | EventBrokerError:

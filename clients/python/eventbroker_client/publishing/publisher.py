@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 from eventbroker.v1 import publisher_service_pb2 as pb
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceStub
 
-from eventbroker_client.errors import EventBrokerError
 from eventbroker_client.events.wire import message_of
 from eventbroker_client.publishing.batcher import Batcher
-from eventbroker_client.publishing.published import Published, published_of
+from eventbroker_client.publishing.published import Published, published_of, stored_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from eventbroker.v1.event_pb2 import Event as Message
 
     from eventbroker_client.connection.connection import Connection
+    from eventbroker_client.errors import EventBrokerError
     from eventbroker_client.events.event import Event
     from eventbroker_client.events.wire import Defaults
     from eventbroker_client.publishing.published import Expect
@@ -45,7 +45,7 @@ class EventsPublisher:
             expectations=[expected.message() for expected in expect],
         )
         response = await self._connection.call(self._publish, request, timeout)
-        return [_stored(result) for result in response.results]
+        return [stored_of(result) for result in response.results]
 
     async def close(self, timeout: float) -> None:
         await self._batcher.close(timeout)
@@ -54,10 +54,3 @@ class EventsPublisher:
         request = pb.PublishRequest(events=messages, mode=pb.PUBLISH_MODE_PER_EVENT)
         response = await self._connection.call_once(self._publish, request, timeout)
         return [published_of(result) for result in response.results]
-
-
-def _stored(result: pb.PublishResult) -> Published:
-    outcome = published_of(result)
-    if isinstance(outcome, EventBrokerError):
-        raise outcome
-    return outcome
