@@ -99,7 +99,8 @@ async def test_a_handler_of_a_class_gets_its_data_also_from_json(sdk: Broker) ->
         await sdk.publish(Event("user.created", "User", "u1", {"email": "b", "new": 1}))
         await sdk.publish(Event("cart.filled", "Cart", "u1", {"items": ["x"], "new": 1}))
         await eventually(lambda: len(got) == 3)
-    assert got == [UserCreated(email="a"), UserCreated(email="b"), CartFilled(["x"])]
+    got.sort(key=repr)  # those of two aggregates come in either order
+    assert got == [CartFilled(["x"]), UserCreated(email="a"), UserCreated(email="b")]
 
 
 async def test_what_a_handler_returns_from_is_settled(sdk: Broker, broker: Client, tenant: str) -> None:

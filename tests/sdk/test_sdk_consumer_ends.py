@@ -103,6 +103,19 @@ async def test_a_consumer_that_cannot_begin_says_why(sdk: Broker, slow: Slow) ->
             await consumer.run()
 
 
+async def test_a_consumer_whose_token_cannot_be_had_does_not_wait_for_ever(
+    broker: Client, tenant: str, slow: Slow
+) -> None:
+    def no_token() -> str:
+        raise LookupError("no token today")
+
+    async with connect(broker.target, tenant=tenant, token=no_token) as sdk:
+        consumer = sdk.consumer("g")
+        consumer.on("*")(slow)
+        with pytest.raises(LookupError, match="no token"):
+            await consumer.run()
+
+
 async def test_a_consumer_whose_group_is_deleted_ends_with_that(sdk: Broker, broker: Client, tenant: str) -> None:
     consumer = sdk.consumer("g")
     consumer.on("*")(Slow())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -112,6 +113,21 @@ async def test_jobs_of_a_lane_follow_each_other_and_lanes_share_the_places() -> 
         event.set()
     await lanes.idle(10)
     assert sorted(done) == ["a1", "a2", "b1", "c1"]
+
+
+async def test_no_job_inherits_what_another_left_in_context_variables() -> None:
+    seen: list[int] = []
+    number = ContextVar("number", default=0)
+
+    async def run(job: int) -> None:
+        seen.append(number.get())
+        number.set(job)
+
+    lanes: Lanes[int] = Lanes(1, run)
+    for job in (1, 2, 3):
+        lanes.put("a", job)
+    await lanes.idle(10)
+    assert seen == [0, 0, 0]
 
 
 async def test_what_is_taken_out_of_the_lanes_does_not_run() -> None:

@@ -69,11 +69,13 @@ class Feed:
                     log.warning("group %s: the stream broke, again in %.2f s (%s)", self._wish.group, pause, error)
                 if not self._draining:
                     await asyncio.sleep(pause)
-        except EventBrokerError as error:
+        except Exception as failure:
             if not self.opened.done():
-                self.opened.set_exception(error)
+                self.opened.set_exception(failure)
                 self.opened.exception()  # whoever waits gets it; nobody need
             raise
+        finally:
+            self.opened.cancel()  # unless it is done
 
     async def drain(self) -> None:
         """Asks for no more. `run` returns when all is settled, or at once when no stream is open."""
