@@ -95,6 +95,17 @@ async def test_a_consumer_that_runs_drains_on_sigterm(sdk: Broker, slow: Slow) -
     assert slow.ended == {1: 1}
 
 
+async def test_a_consumer_that_finds_no_broker_ends_on_sigterm_too(tenant: str, slow: Slow) -> None:
+    async with connect("127.0.0.1:1", tenant=tenant) as sdk:
+        consumer = sdk.consumer("g")
+        consumer.on("*")(slow)
+        running = asyncio.create_task(consumer.run())
+        await eventually(lambda: signal.getsignal(signal.SIGTERM) != signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(TIMEOUT):
+            await running
+
+
 async def test_a_consumer_that_cannot_begin_says_why(sdk: Broker, slow: Slow) -> None:
     async with sdk.subscribe("g", ["user.*"]):
         consumer = sdk.consumer("g")

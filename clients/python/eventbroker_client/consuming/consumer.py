@@ -110,44 +110,33 @@ class Consumer:
         Needs the main thread, and no Windows, unless `signals` is empty."""
         stop = asyncio.Event()
         with _on_signals(signals, stop):
-            async with self:
-                asked: asyncio.Task[Any] = asyncio.create_task(stop.wait(), name="eventbroker signals")
-                try:
-                    ends: list[asyncio.Task[Any]] = [asked, self._tasks[0]]
-                    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    asked.cancel()
+            self._start()
+            feeding = self._tasks[0]
+            asked: asyncio.Task[Any] = asyncio.create_task(stop.wait(), name="eventbroker signals")
+            try:
+                ends: list[asyncio.Task[Any]] = [asked, feeding]
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                asked.cancel()
+                await self._end()
+        if not feeding.cancelled():
+            feeding.result()
 
     async def __aenter__(self) -> Self:
         """Starts to consume, and returns when the broker has opened the stream. Raises as `run`."""
-        if self._feed is not None:
-            raise RuntimeError("a consumer runs once")
-        if not self._wish.event_types:
-            self._wish.event_types.extend(self._handlers.patterns)
-        flow = self._wish.flow_control
-        flow.max_unsettled_events = flow.max_unsettled_events or self._enough()
-        self._feed = feed = Feed(self._connection, self._wish, self._take)
-        self._tasks = [asyncio.create_task(feed.run(), name=f"eventbroker consumer {self._wish.group}")]
-        self._tasks[0].add_done_callback(_note_end)
+        feed = self._start()
         try:
             await asyncio.shield(feed.opened)
         except BaseException:
             await self.aclose()
             raise
-        keeping = self._holdings.keep(feed.settler, lambda: feed.ack_deadline)
-        self._tasks.append(asyncio.create_task(keeping, name=f"eventbroker deadlines {self._wish.group}"))
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, exc: BaseException | None, trace: object) -> None:
         """Drains, and raises what ended the stream for good, if nothing else is being raised."""
-        feeding = self._tasks[0]
-        ended = feeding.done() and not feeding.cancelled()
-        try:
-            await self.drain()
-        finally:
-            await self.aclose()
-        if ended and exc is None:
-            feeding.result()
+        await self._end()
+        if exc is None and not self._tasks[0].cancelled():
+            self._tasks[0].result()
 
     async def drain(self) -> None:
         """Takes no more events, gives back what was not begun, and waits `drain_timeout` seconds for the handlers that
@@ -173,6 +162,26 @@ class Consumer:
             await asyncio.wait(self._tasks)
         if self._feed is not None:
             await self._feed.settler.close()
+
+    def _start(self) -> Feed:
+        if self._feed is not None:
+            raise RuntimeError("a consumer runs once")
+        if not self._wish.event_types:
+            self._wish.event_types.extend(self._handlers.patterns)
+        flow = self._wish.flow_control
+        flow.max_unsettled_events = flow.max_unsettled_events or self._enough()
+        self._feed = feed = Feed(self._connection, self._wish, self._take)
+        feeding = asyncio.create_task(feed.run(), name=f"eventbroker consumer {self._wish.group}")
+        feeding.add_done_callback(_note_end)
+        keeping = asyncio.create_task(self._holdings.keep(feed), name=f"eventbroker deadlines {self._wish.group}")
+        self._tasks = [feeding, keeping]
+        return feed
+
+    async def _end(self) -> None:
+        try:
+            await self.drain()
+        finally:
+            await self.aclose()
 
     def _enough(self) -> int:
         """How many deliveries keep the handlers busy."""

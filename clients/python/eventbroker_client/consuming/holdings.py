@@ -16,10 +16,8 @@ from eventbroker_client.consuming.settling import Extend, Outcome
 from eventbroker_client.errors import EventBrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from eventbroker_client.consuming.delivery import Delivery
-    from eventbroker_client.consuming.settling import Settler
+    from eventbroker_client.consuming.feed import Feed
 
     Key = tuple[str, str]
 
@@ -66,11 +64,12 @@ class Holdings:
         self._in_vain.pop(delivery.key, None)
         return known and not delivery.is_replay
 
-    async def keep(self, settler: Settler, ack_deadline: Callable[[], float]) -> None:
-        """Extends the deadlines, until it is cancelled. `ack_deadline` tells the group's, in seconds."""
+    async def keep(self, feed: Feed) -> None:
+        """Extends the deadlines of what came from there, until it is cancelled."""
         loop = asyncio.get_running_loop()
+        await asyncio.wait([feed.opened])
         while True:
-            every = ack_deadline() / LOOKS
+            every = feed.ack_deadline / LOOKS
             await asyncio.sleep(every)
             now = loop.time()
             old = [
@@ -82,7 +81,7 @@ class Holdings:
                 continue
             try:
                 ids = [delivery.ack_id for delivery in old]
-                outcomes = await settler.settle_all(ids, Extend(max(1.0, ack_deadline())))
+                outcomes = await feed.settler.settle_all(ids, Extend(max(1.0, feed.ack_deadline)))
             except EventBrokerError as error:
                 log.warning("the deadlines of %d events could not be extended (%s)", len(old), error)
                 continue
