@@ -21,13 +21,18 @@ from tests.processes import spawned
 if TYPE_CHECKING:
     from tests.client import Client
 
-EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "clients/python/README.md").read_text(), re.DOTALL)
+EXAMPLES, (FRONT_PAGE,) = (
+    re.findall(r"```python\n(.*?)```", (ROOT / file).read_text(), re.DOTALL)
+    for file in ("clients/python/README.md", "README.md")
+)
 
 
-async def test_the_quick_start_welcomes_ada(broker: Client) -> None:
+@pytest.mark.parametrize("example", [EXAMPLES[0], FRONT_PAGE], ids=["SDK", "front page"])
+async def test_the_quick_start_welcomes_ada(broker: Client, example: str) -> None:
     environ = os.environ | {VARIABLE: broker.target, "PYTHONPATH": str(ROOT / "clients/python")}
     pipe = asyncio.subprocess.PIPE
-    async with spawned(sys.executable, "-c", EXAMPLES[0], env=environ, stdout=pipe, stderr=pipe) as process:
+    program = example.replace("127.0.0.1:50051", broker.target)
+    async with spawned(sys.executable, "-c", program, env=environ, stdout=pipe, stderr=pipe) as process:
         async with asyncio.timeout(TIMEOUT):
             said, complained = await process.communicate()
     assert (said.decode(), complained.decode(), process.returncode) == ("Welcome, Ada!\n", "", 0)
