@@ -23,6 +23,7 @@ from eventbroker_server.broker.causality import Causality
 from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.delivery import Rhythm
 from eventbroker_server.broker.explain import Explainer
+from eventbroker_server.broker.figures import Figures
 from eventbroker_server.broker.groups import Groups
 from eventbroker_server.broker.heads import Head
 from eventbroker_server.broker.ordering import Ordering
@@ -59,6 +60,7 @@ from eventbroker_server.rpc.groups import GroupServicer
 from eventbroker_server.rpc.publish_stream import PublishStreams
 from eventbroker_server.rpc.publisher import PublisherServicer, PublishLimits
 from eventbroker_server.rpc.server import Server
+from eventbroker_server.rpc.stats import StatsServicer
 from eventbroker_server.rpc.subscriber import SubscriberServicer
 from eventbroker_server.settings import default_data_dir
 
@@ -108,10 +110,11 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             return task
 
         codec, signer = EventCodec(), Signer(installation.ack_key)
-        announcer = Announcer()
+        figures = Figures(codec)
+        announcer = Announcer(figures)
         retry_store = PostgresRetryStore(pool)
         ordering = Ordering(retry_store, streams, codec, announcer)
-        retries = Retries(retry_store, event_log, streams, codec, ordering, announcer)
+        retries = Retries(retry_store, event_log, streams, codec, ordering, announcer, figures)
         heads = [Head(event_log, shard, settings.sweep_interval) for shard in range(installation.shards)]
         times = StreamTimes(settings.heartbeat_interval, settings.stream_max_age)
         readers = Readers(PostgresEventReader(pool), heads, times, settings.max_streams)
@@ -124,6 +127,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             retries,
             ordering,
             announcer,
+            figures,
             shards=installation.shards,
             rhythm=Rhythm(settings.sweep_interval, settings.checkpoint_interval, settings.linger),
             times=times,
@@ -149,7 +153,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
                 settings.linger,
                 Tail(settings.tail_age, settings.tail_bytes),
             )
-            writers.append(Writer(event_log, shard, _append_limits(settings), _stored(relay, heads[shard])))
+            writers.append(Writer(event_log, shard, _append_limits(settings), _stored(relay, heads[shard], figures)))
             relays.append(relay)
             spawn(subscriptions.listen(shard), f"signals {shard}")
             spawn(heads[shard].run(), f"head {shard}")
@@ -172,7 +176,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             SubscriberServicer(
                 subscriptions,
                 Pulling(subscriptions, settings.pull_idle, spawn),
-                Settling(signer, streams, subscriptions, retries),
+                Settling(signer, streams, subscriptions, retries, figures),
                 FlowControl(settings.max_unsettled_events, settings.max_unsettled_bytes, settings.max_batch_events),
             ),
             EventStoreServicer(
@@ -191,6 +195,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
                 Explainer(managed, event_log, groups, retry_store, streams, installation.shards),
                 settings.ack_deadline,
             ),
+            StatsServicer(figures, groups, installation.shards),
             settings.max_publish_bytes,
         )
         port = await server.start(settings.host, settings.port)
@@ -237,12 +242,13 @@ async def _engines(settings: Settings, tasks: asyncio.TaskGroup) -> AsyncIterato
             watch.cancel()
 
 
-def _stored(relay: Relay, head: Head) -> Callable[[list[StoredEvent]], None]:
+def _stored(relay: Relay, head: Head, figures: Figures) -> Callable[[list[StoredEvent]], None]:
     """Heeds what a writer has stored."""
 
     def heed(events: list[StoredEvent]) -> None:
         relay.offer(events)
         head.moved(events[-1].position)
+        figures.published(events)
 
     return heed
 

@@ -10,6 +10,7 @@ from eventbroker.v1.dead_letter_service_pb2_grpc import DeadLetterServiceService
 from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceServicer
 from eventbroker.v1.group_service_pb2_grpc import GroupServiceServicer
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceServicer
+from eventbroker.v1.stats_service_pb2_grpc import StatsServiceServicer
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceServicer
 from eventbroker_server.app import running
 from eventbroker_server.domain.errors import BadSetting, StartupError
@@ -45,9 +46,10 @@ def make_server() -> Server:
         EventStoreServiceServicer,
         DeadLetterServiceServicer,
         GroupServiceServicer,
+        StatsServiceServicer,
     ]
-    publisher, subscriber, event_store, dead_letters, groups = (servicer() for servicer in unimplemented)
-    return Server(Door(OpenProvider(), 1), publisher, subscriber, event_store, dead_letters, groups, 1024)
+    publisher, subscriber, event_store, dead_letters, groups, stats = (servicer() for servicer in unimplemented)
+    return Server(Door(OpenProvider(), 1), publisher, subscriber, event_store, dead_letters, groups, stats, 1024)
 
 
 def test_there_are_methods_to_check() -> None:
