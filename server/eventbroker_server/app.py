@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.announce import Announcer
 from eventbroker_server.broker.append import AppendLimits, Writer
+from eventbroker_server.broker.calls import Calls
 from eventbroker_server.broker.causality import Causality
 from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.delivery import Rhythm
@@ -39,6 +40,10 @@ from eventbroker_server.broker.subscriptions import Subscriptions
 from eventbroker_server.broker.tasks import end
 from eventbroker_server.domain.ack_id import Signer
 from eventbroker_server.engines import embedded_engines
+from eventbroker_server.http.app import pages
+from eventbroker_server.http.collector import BrokerCollector
+from eventbroker_server.http.probes import Probes
+from eventbroker_server.http.server import serving_http
 from eventbroker_server.postgres.dead_letter_store import PostgresDeadLetterStore
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
@@ -75,11 +80,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the broker listens, and where its stores are; empty for one that was given, whose URL may be secret."""
+    """Where the broker listens, and where its stores are; empty for one that was given, whose URL may be secret. `http`
+    is the URL of metrics and probes, empty if there are none."""
 
     target: str
     postgres: str
     redis: str
+    http: str
 
 
 @asynccontextmanager
@@ -165,7 +172,12 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         publishing, publish_streams = Publishing(writers), PublishStreams(settings.max_streams, settings.stream_max_age)
         spawn(announcer.run(publishing), "announcer")
         managed = Groups(event_log, groups, streams, subscriptions, announcer, installation.shards)
-        door = Door(provider, settings.max_calls)
+        calls, probes = Calls(), Probes(event_log, streams, spawn)
+        http = ""
+        if settings.http_port >= 0:
+            app = pages(BrokerCollector(figures, calls, relays, subscriptions), probes)
+            http = await stack.enter_async_context(serving_http(app, settings.http_host, settings.http_port, tasks))
+        door = Door(provider, settings.max_calls, calls)
         server = Server(
             door,
             PublisherServicer(
@@ -199,13 +211,16 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             settings.max_publish_bytes,
         )
         port = await server.start(settings.host, settings.port)
-        stack.push_async_callback(_drain, server, subscriptions, (publish_streams, readers), settings.drain_timeout)
+        others = (publish_streams, readers)
+        stack.push_async_callback(_drain, server, probes, subscriptions, others, settings.drain_timeout)
         await server.serving()
+        probes.serving = True
         log.info(
             "serving",
             extra={
                 "host": settings.host,
                 "port": port,
+                "http": http,
                 "postgres": postgres_version,
                 "redis": redis_version,
                 "shards": installation.shards,
@@ -216,6 +231,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             f"{settings.host}:{port}",
             postgres="" if settings.postgres_url else postgres_url,
             redis="" if settings.redis_url else redis_url,
+            http=http,
         )
 
 
@@ -277,12 +293,17 @@ async def _working(kind: str, parts: Sequence[Relay | Writer], tasks: asyncio.Ta
 
 
 async def _drain(
-    server: Server, subscriptions: Subscriptions, others: Iterable[PublishStreams | Readers], timeout: float
+    server: Server,
+    probes: Probes,
+    subscriptions: Subscriptions,
+    others: Iterable[PublishStreams | Readers],
+    timeout: float,
 ) -> None:
     """Take no more, tell streams to come back elsewhere, and wait for what is under way: `stop` alone returns before
     the handlers have given back what their consumers hold."""
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
+    probes.serving = False
     await server.not_serving()
     subscriptions.close()
     for streams in others:

@@ -13,6 +13,7 @@ from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceServicer
 from eventbroker.v1.stats_service_pb2_grpc import StatsServiceServicer
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceServicer
 from eventbroker_server.app import running
+from eventbroker_server.broker.calls import Calls
 from eventbroker_server.domain.errors import BadSetting, StartupError
 from eventbroker_server.rpc.auth import METHODS, PUBLIC, OpenProvider, check_host, check_methods
 from eventbroker_server.rpc.door import Door
@@ -49,7 +50,9 @@ def make_server() -> Server:
         StatsServiceServicer,
     ]
     publisher, subscriber, event_store, dead_letters, groups, stats = (servicer() for servicer in unimplemented)
-    return Server(Door(OpenProvider(), 1), publisher, subscriber, event_store, dead_letters, groups, stats, 1024)
+    return Server(
+        Door(OpenProvider(), 1, Calls()), publisher, subscriber, event_store, dead_letters, groups, stats, 1024
+    )
 
 
 def test_there_are_methods_to_check() -> None:

@@ -112,8 +112,8 @@ class EventTypeStats(_message.Message):
     @_builtins.property
     def average_latency(self) -> _duration_pb2.Duration:
         """From when an event was stored until it was first handed to a consumer of a group, on average. Events of history that
-        a group began with, or was moved back to, do not count. The oldest event of a batch stands for all of its type in
-        it. Unset: none was delivered.
+        a group began with, or was moved back to, do not count, nor do those of ordered and fair groups. The oldest event of
+        a batch stands for all of its type in it. Unset: none was delivered.
         """
 
     @_builtins.property
