@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import urllib.error
 import urllib.request
 from typing import TYPE_CHECKING
@@ -23,11 +24,13 @@ from tests.faults.proxy import Proxy
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from eventbroker_server.app import Endpoints
 
-    from tests.conftest import Stores
+    from tests.conftest import BrokerProcess, Stores
+
+    SpawnBroker = Callable[..., Awaitable[BrokerProcess]]
 
 TYPE = "user.created"
 COUNTS = ("delivered", "redelivered", "acked", "failed", "dead_lettered")
@@ -105,6 +108,18 @@ async def test_each_step_of_an_event_moves_its_counters_and_no_other(endpoints: 
     found = await scrape(endpoints)
     assert found.value("eventbroker_publish_to_deliver_seconds_count", event_type=TYPE) == 2
     assert found.value("eventbroker_publish_to_deliver_seconds_bucket", event_type=TYPE, le="+Inf") == 2
+
+
+async def test_retry_of_an_ephemeral_group_says_nothing_of_latency(endpoints: Endpoints, broker: Client) -> None:
+    async with await broker.subscribe("", TYPE, start=START_POINT_LATEST) as stream:
+        await broker.publish(event())
+        (delivery,) = await stream.take(1)
+        await broker.nack([delivery.ack_id])
+        await stream.take(1)
+    found = await scrape(endpoints)
+    assert found.value("eventbroker_delivered_total", event_type=TYPE, group="*:~") == 2
+    assert found.value("eventbroker_redelivered_total", event_type=TYPE, group="*:~") == 1
+    assert found.value("eventbroker_publish_to_deliver_seconds_count", event_type=TYPE) == 1
 
 
 async def test_calls_are_counted_by_method_and_code(endpoints: Endpoints, broker: Client) -> None:
@@ -201,6 +216,13 @@ async def test_not_ready_while_it_drains(stores: Stores) -> None:
         watching = asyncio.create_task(let_go())
     async with client:
         await watching
+
+
+async def test_process_tells_where_its_pages_are_and_stops_by_a_signal(spawn_broker: SpawnBroker) -> None:
+    process = await spawn_broker()
+    assert (await page(process.endpoints["http"] + "/livez"))[0] == 200
+    process.signal(signal.SIGTERM)
+    assert await process.ended() == 0
 
 
 async def test_port_in_use_is_a_bad_setting(stores: Stores, endpoints: Endpoints) -> None:
