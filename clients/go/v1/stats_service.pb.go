@@ -26,7 +26,8 @@ const (
 // A request for figures.
 type GetStatsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Only what is of this tenant, a name. Empty: the caller's tenant; for a caller without one, all tenants together.
+	// Only the groups of this tenant, a name, and no counts. Empty: the caller's tenant; for a caller without one, all
+	// groups, and the counts of all tenants together.
 	TenantId      string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -74,9 +75,10 @@ type GetStatsResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Since when is counted: when the broker started, by its clock.
 	Since *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=since,proto3" json:"since,omitempty"`
-	// Figures by event type, by name. Types beyond the 1,000 first met are counted together under "other".
+	// Figures by event type, by name. Types beyond the 1,000 first met are counted together under "other"; so are
+	// deliveries of history and retries that were settled through another broker than the one they came from.
 	EventTypes []*EventTypeStats `protobuf:"bytes,2,rep,name=event_types,json=eventTypes,proto3" json:"event_types,omitempty"`
-	// How many event types were met.
+	// How many event types are listed.
 	TotalEventTypes int32 `protobuf:"varint,3,opt,name=total_event_types,json=totalEventTypes,proto3" json:"total_event_types,omitempty"`
 	// How groups stand, by tenant and name; the first 1,000.
 	Groups        []*GroupStats `protobuf:"bytes,4,rep,name=groups,proto3" json:"groups,omitempty"`
@@ -156,9 +158,10 @@ type EventTypeStats struct {
 	// Deliveries that failed: nacked, or not settled before their deadline.
 	Failed int64 `protobuf:"varint,5,opt,name=failed,proto3" json:"failed,omitempty"`
 	// From when an event was stored until it was first handed to a consumer of a group, on average. Events of history that
-	// a group began with, or was moved back to, do not count. Unset: none was delivered.
+	// a group began with, or was moved back to, do not count, nor do those of ordered and fair groups. The oldest event of
+	// a batch stands for all of its type in it. Unset: none was delivered.
 	AverageLatency *durationpb.Duration `protobuf:"bytes,6,opt,name=average_latency,json=averageLatency,proto3" json:"average_latency,omitempty"`
-	// The same, but of 99 in 100 at most this.
+	// The same, but of 99 in 100 at most this; up to 11 % too high.
 	P99Latency    *durationpb.Duration `protobuf:"bytes,7,opt,name=p99_latency,json=p99Latency,proto3" json:"p99_latency,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -252,7 +255,8 @@ type GroupStats struct {
 	TenantId string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// Positions that are stored and not settled yet, over all shards it reads; as of the last checkpoint.
 	Lag int64 `protobuf:"varint,3,opt,name=lag,proto3" json:"lag,omitempty"`
-	// How long ago the oldest event was stored that is not settled. Unset: all is settled.
+	// How long ago the first event after what is settled was stored; it may be one that the group does not get, a little
+	// older than the first that it does. Unset: all is settled.
 	OldestUnsettledAge *durationpb.Duration `protobuf:"bytes,4,opt,name=oldest_unsettled_age,json=oldestUnsettledAge,proto3" json:"oldest_unsettled_age,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache

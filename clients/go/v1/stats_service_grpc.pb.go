@@ -33,7 +33,8 @@ const (
 type StatsServiceClient interface {
 	// GetStats answers the figures as they are now.
 	//
-	// A caller with a tenant sees the groups of its tenant, and the counts of its tenant's events.
+	// Counts are of all tenants together: only a caller without a tenant, who asks for none, sees them. A caller with a
+	// tenant sees how the groups of its tenant stand.
 	// INVALID_ARGUMENT names every field that breaks a rule. PERMISSION_DENIED: the tenant is not the caller's.
 	GetStats(ctx context.Context, in *GetStatsRequest, opts ...grpc.CallOption) (*GetStatsResponse, error)
 }
@@ -67,7 +68,8 @@ func (c *statsServiceClient) GetStats(ctx context.Context, in *GetStatsRequest, 
 type StatsServiceServer interface {
 	// GetStats answers the figures as they are now.
 	//
-	// A caller with a tenant sees the groups of its tenant, and the counts of its tenant's events.
+	// Counts are of all tenants together: only a caller without a tenant, who asks for none, sees them. A caller with a
+	// tenant sees how the groups of its tenant stand.
 	// INVALID_ARGUMENT names every field that breaks a rule. PERMISSION_DENIED: the tenant is not the caller's.
 	GetStats(context.Context, *GetStatsRequest) (*GetStatsResponse, error)
 	mustEmbedUnimplementedStatsServiceServer()
