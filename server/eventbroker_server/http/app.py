@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 if TYPE_CHECKING:
-    from prometheus_client.registry import Collector
+    from prometheus_client import Metric
     from starlette.requests import Request
 
     from eventbroker_server.http.probes import Probes
 
 
 def pages(collector: Collector, probes: Probes) -> Starlette:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(collector)
-
     async def metrics(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        return Response(encode(registry), headers={"content-type": content_type})
+        registry = CollectorRegistry()
+        registry.register(_Collected(list(collector.collect())))
+        # Many types and groups make a long page: it is written apart, while events go on.
+        page = await asyncio.to_thread(encode, registry)
+        return Response(page, headers={"content-type": content_type})
 
     async def livez(_: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -33,3 +36,13 @@ def pages(collector: Collector, probes: Probes) -> Starlette:
         return JSONResponse(parts, 200 if ready else 503)
 
     return Starlette(routes=[Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)])
+
+
+class _Collected(Collector):
+    """What was read at one moment."""
+
+    def __init__(self, families: list[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> list[Metric]:
+        return self._families
