@@ -20,6 +20,7 @@ from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceStub
 
 from benchmarks.events import AGGREGATES, TENANT, TYPES, rows
 from benchmarks.loads import CALL_TIMEOUT, channel_to, publish
+from benchmarks.plans import explain
 from benchmarks.stage import Broker, open_stage
 from benchmarks.worker import worker
 
@@ -164,13 +165,15 @@ async def _sizes(database: str) -> str:
     return ", ".join(f"{name} {size:,}" for name, size in sizes)
 
 
-async def main(events: int, seconds: float) -> None:
+async def main(events: int, seconds: float, *, plans: bool) -> None:
     async with AsyncExitStack() as stack:
         stage = await stack.enter_async_context(open_stage())
         full = await stack.enter_async_context(stage.database())
         took = await load(full, events)
         print(f"{events:,} events loaded in {took:.0f} s ({events / took:,.0f} a second)", flush=True)
         print(f"MiB: {await _sizes(full)}", flush=True)
+        if plans:
+            await explain(full, events)
         async with stage.broker(full) as broker:
             for name in questions(events):
                 async with worker(ask, broker.target, name, events, seconds) as line:
@@ -197,5 +200,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, default=10_000_000, help="stored (default 10,000,000)")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each measure (default 10)")
+    parser.add_argument("--plans", action="store_true", help="print how PostgreSQL goes about each query")
     arguments = parser.parse_args()
-    asyncio.run(main(arguments.events, arguments.seconds))
+    asyncio.run(main(arguments.events, arguments.seconds, plans=arguments.plans))
