@@ -144,7 +144,13 @@ WITH RECURSIVE half(low, high) AS (
         CASE WHEN e.recorded_at < $2 THEN e.position ELSE half.low END,
         CASE WHEN e.recorded_at < $2 THEN half.high ELSE e.position END
     FROM half
-    JOIN eventbroker.events e ON e.shard = $1 AND e.position = (half.low + half.high) / 2
+    CROSS JOIN LATERAL (
+        SELECT position, recorded_at
+        FROM eventbroker.events
+        WHERE shard = $1 AND position BETWEEN (half.low + half.high) / 2 AND (half.low + half.high) / 2
+        ORDER BY position
+        LIMIT 1
+    ) AS e
     WHERE half.high - half.low > 1
 )
 SELECT max(low) FROM half;

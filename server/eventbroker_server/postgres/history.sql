@@ -69,7 +69,8 @@ WITH RECURSIVE kind AS (
 SELECT event_type FROM kind;
 
 -- name: version_at
--- The version that an aggregate had at a position. By halves, as positions rise with versions, which have no gap.
+-- The version that an aggregate had at a position. By halves, as positions rise with versions, which have no gap. A range
+-- in order, of one version, can only go through the index of versions, whatever the planner takes aggregates for.
 WITH RECURSIVE half(low, high) AS (
     SELECT 0::bigint, 1 + coalesce((
         SELECT aggregate_version
@@ -83,9 +84,14 @@ WITH RECURSIVE half(low, high) AS (
         CASE WHEN e.position <= $4 THEN e.aggregate_version ELSE half.low END,
         CASE WHEN e.position <= $4 THEN half.high ELSE e.aggregate_version END
     FROM half
-    JOIN eventbroker.events e
-        ON e.tenant_id = $1 AND e.aggregate_type = $2 AND e.aggregate_id = $3
-        AND e.aggregate_version = (half.low + half.high) / 2
+    CROSS JOIN LATERAL (
+        SELECT aggregate_version, position
+        FROM eventbroker.events
+        WHERE tenant_id = $1 AND aggregate_type = $2 AND aggregate_id = $3
+            AND aggregate_version BETWEEN (half.low + half.high) / 2 AND (half.low + half.high) / 2
+        ORDER BY aggregate_version
+        LIMIT 1
+    ) AS e
     WHERE half.high - half.low > 1
 )
 SELECT max(low) FROM half;
@@ -134,8 +140,10 @@ FROM unnest($3::text[]) AS effect(caused_by)
 CROSS JOIN LATERAL (
     SELECT {link}
     FROM eventbroker.events
-    WHERE tenant_id = $1 AND event_id = effect.caused_by AND position <> ALL ($4)
-    OFFSET 0
+    WHERE tenant_id = $1 AND event_id BETWEEN effect.caused_by AND effect.caused_by -- as events_by_id
+        AND position <> ALL ($4)
+    ORDER BY event_id
+    LIMIT 1
 ) AS cause
 ORDER BY position
 LIMIT $5;

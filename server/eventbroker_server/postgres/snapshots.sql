@@ -52,9 +52,14 @@ WITH RECURSIVE latest AS (
         CASE WHEN e.recorded_at <= $5 THEN e.aggregate_version ELSE half.low END,
         CASE WHEN e.recorded_at <= $5 THEN half.high ELSE e.aggregate_version END
     FROM half
-    JOIN eventbroker.events e
-        ON e.tenant_id = $1 AND e.aggregate_type = $2 AND e.aggregate_id = $3
-            AND e.aggregate_version = (half.low + half.high) / 2
+    CROSS JOIN LATERAL (
+        SELECT aggregate_version, recorded_at
+        FROM eventbroker.events
+        WHERE tenant_id = $1 AND aggregate_type = $2 AND aggregate_id = $3
+            AND aggregate_version BETWEEN (half.low + half.high) / 2 AND (half.low + half.high) / 2 -- as version_at
+        ORDER BY aggregate_version
+        LIMIT 1
+    ) AS e
     WHERE half.high - half.low > 1
 ), place AS (
     SELECT latest.version AS latest, coalesce((SELECT max(low) FROM half), $4::bigint, latest.version) AS version
@@ -62,9 +67,14 @@ WITH RECURSIVE latest AS (
 )
 SELECT place.latest, event.aggregate_version AS version, event.position, event.recorded_at
 FROM place
-LEFT JOIN eventbroker.events AS event
-    ON event.tenant_id = $1 AND event.aggregate_type = $2 AND event.aggregate_id = $3
-        AND event.aggregate_version = place.version;
+LEFT JOIN LATERAL (
+    SELECT aggregate_version, position, recorded_at
+    FROM eventbroker.events
+    WHERE tenant_id = $1 AND aggregate_type = $2 AND aggregate_id = $3
+        AND aggregate_version BETWEEN place.version AND place.version
+    ORDER BY aggregate_version
+    LIMIT 1
+) AS event ON true;
 
 -- name: aggregate_events
 SELECT {event}
