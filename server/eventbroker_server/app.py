@@ -189,7 +189,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
         if settings.http_port >= 0:
             app = pages(BrokerCollector(figures, calls, relays, subscriptions), probes)
             http = await stack.enter_async_context(serving_http(app, settings.http_host, settings.http_port, tasks))
-        door = Door(provider, settings.max_calls, calls)
+        door = Door(provider, settings.max_calls, settings.stream_max_age, calls)
         server = Server(
             door,
             PublisherServicer(

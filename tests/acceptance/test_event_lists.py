@@ -204,7 +204,15 @@ async def test_events_of_other_tenants_are_neither_listed_nor_found(
     await refused(causality(broker, tenant_id="globex"), NOT_FOUND, "EVENT_NOT_FOUND")
     await broker.publish(event(tenant_id="globex", event_id="e1"))
     globex = Principal("globex", frozenset(Role), "globex")
+    acme = Principal("acme", frozenset(Role), "acme")
+    monkeypatch.setattr(auth.OpenProvider, "_PLATFORM", acme)
+    tokens = [(await call(broker, tenant_id="", page_size=1)).next_page_token for call in LISTS]
     monkeypatch.setattr(auth.OpenProvider, "_PLATFORM", globex)
+    for call, token in zip(LISTS, tokens, strict=True):
+        violations = (
+            await refused(call(broker, tenant_id="", page_token=token), INVALID, "INVALID_ARGUMENT")
+        ).violations
+        assert violations.keys() == {"page_token"}
     for call in LISTS:
         await refused(call(broker), grpc.StatusCode.PERMISSION_DENIED, "TENANT_FORBIDDEN")
         await call(broker, tenant_id="")

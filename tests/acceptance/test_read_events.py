@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -13,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from tests.acceptance.refused import refusal
 from tests.client import TIMEOUT, Client, event
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
@@ -159,6 +161,44 @@ async def test_a_broker_that_shuts_down_says_so(spawn_broker: Callable[..., Awai
         assert (last.closing.reason, last.position) == (CLOSING_REASON_SHUTDOWN, 1)
         assert await call.code() == grpc.StatusCode.OK
     assert await process.ended() == 0
+
+
+async def test_a_stream_that_nobody_reads_gives_its_place_to_another_after_its_age(
+    make_broker: Callable[..., Awaitable[Client]],
+) -> None:
+    broker = await make_broker(stream_max_age=0.5, max_streams=1)
+    for _ in range(20):
+        await broker.publish(event(json='"' + "x" * 900_000 + '"'))
+    call = reading(broker, max_batch_events=1)
+    await call.read()
+    assert (await refusal(read(broker))).code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+    async def another() -> bool:
+        with suppress(grpc.aio.AioRpcError):
+            return bool(await read(broker, after_position=20))
+        return False
+
+    await eventually(another, timeout=TIMEOUT)
+    call.cancel()
+
+
+ATTRIBUTES = {f"k{number}": "v" * 4096 for number in range(60)}
+LARGE: list[tuple[int, dict[str, Any]]] = [
+    (6, {"json": '"' + "x" * 1_047_000 + '"'}),
+    (20, {"metadata": {"attributes": ATTRIBUTES}}),
+]
+
+
+@pytest.mark.parametrize(("count", "fields"), LARGE, ids=["data", "metadata"])
+async def test_no_message_is_more_than_a_client_takes(broker: Client, count: int, fields: dict[str, Any]) -> None:
+    for _ in range(count):
+        await broker.publish(event(**fields))
+    responses = await read(broker)
+    assert positions(responses) == list(range(1, count + 1))
+    assert [response.position for response in responses] == [
+        response.events.events[-1].position for response in responses
+    ]
+    assert max(response.ByteSize() for response in responses) <= 4 << 20
 
 
 async def test_readers_beyond_the_most_are_refused(make_broker: Callable[..., Awaitable[Client]]) -> None:

@@ -51,7 +51,7 @@ def make_server() -> Server:
     ]
     publisher, subscriber, event_store, dead_letters, groups, stats = (servicer() for servicer in unimplemented)
     return Server(
-        Door(OpenProvider(), 1, Calls()), publisher, subscriber, event_store, dead_letters, groups, stats, 1024
+        Door(OpenProvider(), 1, 60.0, Calls()), publisher, subscriber, event_store, dead_letters, groups, stats, 1024
     )
 
 

@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
+from typing import TYPE_CHECKING
 
 import pytest
 from eventbroker.v1 import event_store_service_pb2 as pb
 from eventbroker_server.domain.errors import Violation
+from eventbroker_server.domain.principal import Principal
 from eventbroker_server.rpc import pages
+from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.pages import place_of, token_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(autouse=True)
+def caller() -> Iterator[None]:
+    token = PRINCIPAL.set(Principal("caller", frozenset(), "acme"))
+    yield
+    PRINCIPAL.reset(token)
 
 
 @pytest.mark.parametrize(

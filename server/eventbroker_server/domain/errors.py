@@ -200,6 +200,13 @@ class ShuttingDown(BrokerError):
     retryable = True
 
 
+class StreamNotRead(BrokerError):
+    """The stream has reached its age, and what was to be sent on it was not read. Open another one."""
+
+    reason = "STREAM_NOT_READ"
+    retryable = True
+
+
 class StoreUnavailable(BrokerError):
     """PostgreSQL cannot be reached; whether anything was stored is not known. Retry with the same event ids."""
 

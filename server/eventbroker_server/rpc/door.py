@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from eventbroker_server.domain.errors import BrokerError, Overloaded, PermissionDenied
+from eventbroker_server.domain.errors import BrokerError, Overloaded, PermissionDenied, StreamNotRead
 from eventbroker_server.rpc.auth import METHODS, PRINCIPAL, PUBLIC
 from eventbroker_server.rpc.status import status_of
 
@@ -24,16 +24,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_OVERDUE = 5.0  # seconds after its age, when a stream has said farewell, unless nobody reads
+
 
 class Door(grpc.aio.ServerInterceptor):
     """Wraps each handler once. Open streams are limited where they are opened; unary calls here. Calls of methods that
     are for all, such as those of health, are not in the figures."""
 
-    def __init__(self, provider: AuthProvider, max_calls: int, figures: Calls) -> None:
+    def __init__(self, provider: AuthProvider, max_calls: int, max_age: float, figures: Calls) -> None:
         self._figures = figures
         self.calls = 0
         self._provider = provider
         self._max_calls = max_calls
+        self._longest = 1.1 * max_age + _OVERDUE
         self._wrapped: dict[str, Any] = {}
 
     async def intercept_service(
@@ -56,7 +59,8 @@ class Door(grpc.aio.ServerInterceptor):
         if handler.response_streaming:
             streams_in = handler.request_streaming
             figures = self._figures.register(method, "bidi_stream" if streams_in else "server_stream")
-            call = self._guarded(method, role, handler.stream_stream if streams_in else handler.unary_stream, figures)
+            behavior = self._ended(handler.stream_stream if streams_in else handler.unary_stream)
+            call = self._guarded(method, role, behavior, figures)
             wrap = grpc.stream_stream_rpc_method_handler if streams_in else grpc.unary_stream_rpc_method_handler
             return wrap(call, request_deserializer=handler.request_deserializer, response_serializer=_serialized)
         figures = self._figures.register(method, "unary")
@@ -64,6 +68,18 @@ class Door(grpc.aio.ServerInterceptor):
         return grpc.unary_unary_rpc_method_handler(
             call, request_deserializer=handler.request_deserializer, response_serializer=_serialized
         )
+
+    def _ended(self, behavior: Any) -> Any:
+        async def ended(request: Any, context: Any) -> None:
+            try:
+                async with asyncio.timeout(self._longest) as overdue:
+                    await behavior(request, context)
+            except TimeoutError:
+                if overdue.expired():
+                    raise StreamNotRead from None
+                raise
+
+        return ended
 
     def _counted(self, behavior: Any) -> Any:
         async def counted(request: Any, context: Any) -> Any:

@@ -17,16 +17,20 @@ from eventbroker_server.domain.names import NAME_RULE, is_name
 from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.convert import set_time
 from eventbroker_server.rpc.event_filter import filter_of
+from eventbroker_server.rpc.pages import MAX_BYTES
 from eventbroker_server.rpc.rules import moment_of, raise_if_any
 from eventbroker_server.rpc.wire import field_tag, sized, varint
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import grpc
 
     from eventbroker_server.broker.reading import Readers, Said
     from eventbroker_server.ports import Codec, EventLog
 
 _MAX_BATCH, _BATCH = 1_000, 500
+_MAX_BYTES = MAX_BYTES - 64  # of a batch: less the fields around it
 _MIN_RATE, _MAX_RATE = 0.001, 1_000_000.0
 _POSITION, _HEAD, _EVENTS = (field_tag(pb.ReadEventsResponse, name) for name in ("position", "head_position", "events"))
 _EVENT = field_tag(pb.EventBatch, "events")
@@ -48,7 +52,8 @@ class EventReads:
         reading = await self._reading(request)
         async with self._readers.open(reading) as reader:
             async for said in reader:
-                await context.write(self._message(said))  # type: ignore[arg-type] # the door takes bytes as they are
+                for message in self._messages(said):
+                    await context.write(message)  # type: ignore[arg-type] # the door takes bytes as they are
 
     async def _reading(self, request: pb.ReadEventsRequest) -> Reading:
         principal = PRINCIPAL.get()
@@ -85,11 +90,22 @@ class EventReads:
         most = request.max_batch_events or _BATCH
         return Reading(tenant, shard, asked, after, request.upto_position, request.follow, rate, most)
 
-    def _message(self, said: Said) -> pb.ReadEventsResponse | bytes:
+    def _messages(self, said: Said) -> Iterator[pb.ReadEventsResponse | bytes]:
+        """One, or several if the events are more than a client takes at once."""
         what = said.what
         if isinstance(what, list):
-            batch = b"".join([_EVENT + sized(self._codec.encode(stored)) for stored in what])
-            return b"".join((_POSITION, varint(said.position), _HEAD, varint(said.head), _EVENTS, sized(batch)))
+            batch: list[bytes] = []
+            size = reached = 0
+            for stored in what:
+                encoded = _EVENT + sized(self._codec.encode(stored))
+                if batch and size + len(encoded) > _MAX_BYTES:
+                    yield _events(reached, said.head, batch)
+                    batch, size = [], 0
+                batch.append(encoded)
+                size += len(encoded)
+                reached = stored.position
+            yield _events(said.position, said.head, batch)
+            return
         response = pb.ReadEventsResponse(position=said.position, head_position=said.head)
         if isinstance(what, SignOfLife):
             set_time(response.heartbeat.server_time, datetime.now(UTC))
@@ -98,4 +114,8 @@ class EventReads:
         elif isinstance(what, Farewell):
             response.closing.reason = what.reason.value  # type: ignore[assignment] # the numbers are the same
             response.closing.retry_after.FromMilliseconds(int(what.retry_after * 1000))
-        return response
+        yield response
+
+
+def _events(position: int, head: int, batch: list[bytes]) -> bytes:
+    return b"".join((_POSITION, varint(position), _HEAD, varint(head), _EVENTS, sized(b"".join(batch))))

@@ -1,7 +1,7 @@
 """Pages of a list: their sizes, what fits into them, and the tokens that ask for the next.
 
-A token tells where the page before ended, and has a digest, so that it serves only the request that it was made for. It
-is no secret: what a caller may see is decided without it.
+A token tells where the page before ended, and has a digest, so that it serves only the request and the tenant that it
+was made for. It is no secret: what a caller may see is decided without it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from hashlib import blake2s
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from eventbroker_server.domain.errors import Violation
+from eventbroker_server.rpc.auth import PRINCIPAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,4 +92,5 @@ def _digest(request: Paged, place: bytes) -> bytes:
     for field in ("page_size", "page_token"):
         asked.ClearField(field)
     said = asked.DESCRIPTOR.full_name.encode() + asked.SerializeToString(deterministic=True)
-    return blake2s(said + place, digest_size=_DIGEST_BYTES).digest()
+    caller = (PRINCIPAL.get().tenant or "").encode()  # who names no tenant means their own
+    return blake2s(said + place, key=caller[:32], digest_size=_DIGEST_BYTES).digest()

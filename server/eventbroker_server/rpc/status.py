@@ -39,6 +39,7 @@ CODES: dict[type[errors.BrokerError], int] = {
     errors.TenantForbidden: code_pb2.PERMISSION_DENIED,
     errors.Overloaded: code_pb2.RESOURCE_EXHAUSTED,
     errors.ShuttingDown: code_pb2.UNAVAILABLE,
+    errors.StreamNotRead: code_pb2.UNAVAILABLE,
     errors.StoreUnavailable: code_pb2.UNAVAILABLE,
     errors.StreamsUnavailable: code_pb2.UNAVAILABLE,
     errors.StartupError: code_pb2.INTERNAL,
