@@ -58,7 +58,7 @@ _json = st.builds(
 )
 _data = (
     st.tuples(st.just(DataForm.JSON), st.just(""), _json)
-    | st.tuples(st.just(DataForm.MESSAGE), _names.map("example.org/{}".format), st.binary(max_size=200))
+    | st.tuples(st.just(DataForm.MESSAGE), _ids.map("example.org/{}".format), st.binary(max_size=200))
     | st.tuples(st.just(DataForm.BINARY), _ids, st.binary(max_size=200))
 )
 _metadata = st.builds(

@@ -57,6 +57,27 @@ async def test_what_is_committed_is_delivered_in_order_and_what_is_rolled_back_n
     assert [row["event_id"] for row in stored] == committed
 
 
+async def test_the_rules_are_the_same_where_strings_are_not_standard(broker: Client, sql: asyncpg.Connection) -> None:
+    await sql.execute("SET standard_conforming_strings = off")
+    for bad in ({"event_type": "user created"}, {"event_type": "user:created"}, {"event_id": "e\u0085"}):
+        with pytest.raises(asyncpg.PostgresError, match=next(iter(bad))):
+            await publish(sql, **bad)
+    await publish(sql, event_type="user.created", event_id="\\u0001")
+
+
+async def test_what_is_rolled_back_to_a_savepoint_is_not_published(broker: Client, sql: asyncpg.Connection) -> None:
+    async with sql.transaction(isolation="serializable"):
+        first = await publish(sql)
+        nested = sql.transaction()
+        await nested.start()
+        await publish(sql)
+        await nested.rollback()
+        second = await publish(sql)
+    async with await broker.subscribe("billing", start=START_POINT_EARLIEST) as stream:
+        assert sorted(ids(await stream.take_and_ack(2))) == sorted([first, second])
+        await stream.nothing_but_heartbeats(1)
+
+
 async def test_an_event_published_by_sql_is_as_one_published_by_grpc(broker: Client, sql: asyncpg.Connection) -> None:
     text = '{"emoji": "🙂", "ключ": [1.50, "línea"]}'
     said = {

@@ -116,6 +116,20 @@ async def test_versions_are_numbered_for_each_aggregate_and_looked_up_where_no_b
     assert (await event_log.append(0, [Row(domain_event(aggregate_id="a"), 3, 1)])).versions == [4]
 
 
+async def test_record_times_rise_with_positions_also_when_the_clock_is_set_back(
+    event_log: PostgresEventLog, sql: Any
+) -> None:
+    await event_log.append(0, rows(domain_event()))
+    ahead = await sql.fetchval(
+        "UPDATE eventbroker.shard_head SET recorded_at = recorded_at + interval '1 hour' WHERE shard = 0"
+        " RETURNING recorded_at"
+    )
+    for position in (2, 3):
+        appended = await event_log.append(0, rows(domain_event()))
+        assert (appended.record_time, await event_log.record_time(0, position)) == (ahead, ahead)
+    assert (await event_log.append(1, rows(domain_event()))).record_time < ahead
+
+
 async def test_events_of_one_append_are_next_to_each_other_with_one_record_time(event_log: PostgresEventLog) -> None:
     events = [domain_event() for _ in range(5)]
     appended = await event_log.append(0, rows(*events))

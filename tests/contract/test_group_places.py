@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupKey
-from eventbroker_server.ports import Place, Row
+from eventbroker_server.ports import Failure, Place, Row
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.migrate import migrate
 from eventbroker_server.postgres.pool import open_pool
+from eventbroker_server.postgres.retry_store import PostgresRetryStore
 
 from tests.domain_events import domain_event
 
@@ -54,6 +55,21 @@ async def test_all_groups_are_told_with_each_shard_by_tenant_and_name(pool: Pool
         Place(key, *place) for key in keys for place in of_each
     ]
     assert [place.group for place in places] == [key for key in keys for _ in of_each]
+
+
+async def test_what_waits_for_another_attempt_is_older_than_the_checkpoint(pool: Pool) -> None:
+    store = PostgresGroupStore(pool)
+    await store.seek(LOWER, {1: 2})
+    group, place = await store.find(LOWER), await store.membership(LOWER, 1)
+    assert group
+    assert await store.oldest_at(LOWER, 1, None) is None
+    failure = Failure(1, "d1", "c1", "it broke", 60.0, False)
+    await PostgresRetryStore(pool).record(group, 1, place.generation, [failure])
+    (told,) = [each for each in await store.places("acme", 10) if each[:2] == (LOWER, 1)]
+    first = await stored_at(pool, 1)
+    assert (told.head, told.checkpoint, told.stored_at) == (2, 2, first)
+    assert await store.oldest_at(LOWER, 1, None) == await store.oldest_at(LOWER, 1, 2) == first
+    assert await store.oldest_at(UPPER, 1, 2) == await stored_at(pool, 2)
 
 
 async def test_only_groups_of_the_tenant_are_told(pool: Pool) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 OTHER = "other"
 MOST_TYPES = MOST_GROUPS = 1_000
-MOST_PAIRS = 10_000  # of a type and a group; beyond them a type is counted with the group OTHER
+MOST_PAIRS = 2_000  # of a type and a group; beyond them a type is counted with the group OTHER
 
 _OF_A_GROUP = (BACKFILL, RETRY)
 

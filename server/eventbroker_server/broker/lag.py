@@ -15,8 +15,8 @@ MOST_GROUPS = 1_000
 
 
 class Lag(NamedTuple):
-    """Positions of the shards that a group reads which are stored and not settled, and how long ago the first of them
-    was stored, if there is one."""
+    """Positions of the shards that a group reads beyond its checkpoints, and how long ago the oldest event was stored
+    that is beyond one, or waits for another attempt, if there is one."""
 
     group: GroupKey
     positions: int
@@ -30,8 +30,8 @@ async def lags(store: GroupStore, tenant: str, shards: int) -> list[Lag]:
     now = datetime.now(UTC)
     for key, places in groupby(await store.places(tenant, MOST_GROUPS), lambda place: place.group):
         read = shards_of(key, shards)
-        behind = [place for place in places if place.shard in read and place.checkpoint < place.head]
+        behind = [place for place in places if place.shard in read]
         oldest = min((place.stored_at for place in behind if place.stored_at is not None), default=None)
         age = max(now - oldest, timedelta()) if oldest is not None else None
-        found.append(Lag(key, sum(place.head - place.checkpoint for place in behind), age))
+        found.append(Lag(key, sum(max(0, place.head - place.checkpoint) for place in behind), age))
     return found

@@ -283,8 +283,7 @@ class ShardMembership:
         elif self._membership is not None:  # PostgreSQL does not know it
             checkpoint = max(progress.settled, self._membership.checkpoint)
             self._membership = self._membership._replace(checkpoint=checkpoint)
-        oldest = progress.unsettled
-        self.oldest_at = None if oldest is None else await self._log.record_time(self.shard, oldest)
+        self.oldest_at = await self._groups.oldest_at(self.group.key, self.shard, progress.unsettled)
 
     async def _ask_progress(self) -> Progress:
         return await self._streams.progress(

@@ -16,6 +16,7 @@ MAX_LEVELS = 8
 NAME_RULE = f"must be 1 to {MAX_NAME} characters of A-Z a-z 0-9 . _ -"
 TYPE_RULE = f"must be 1 to {MAX_LEVELS} levels between dots, of a-z 0-9 _ -, at most {MAX_NAME} characters"
 PATTERN_RULE = 'must be an event type, a wildcard such as "user.*", or "*"'
+TYPE_URL_RULE = 'must name a type, such as "type.googleapis.com/eventbroker.events.v1.UserCreated"'
 ID_RULE = f"must be 1 to {MAX_ID} characters without control characters"
 
 _NAME = re.compile(rf"[A-Za-z0-9._-]{{1,{MAX_NAME}}}")
@@ -69,3 +70,7 @@ def are_ids(texts: tuple[str, ...]) -> bool:
 
 def has_control_characters(text: str) -> bool:
     return _CONTROL.search(text) is not None
+
+
+def is_type_url(text: str) -> bool:
+    return "/" in text and not has_control_characters(text)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from eventbroker_server.broker.figures import label
+from eventbroker_server.broker.figures import MOST_GROUPS, OTHER, label
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,6 +106,8 @@ class BrokerCollector(Collector):
         for membership in self._subscriptions.memberships():
             if (progress := membership.progress) is not None:
                 group = label(membership.group.key)
+                if group not in behind and len(behind) >= MOST_GROUPS:
+                    group = OTHER
                 behind[group] = behind.get(group, 0) + max(0, progress.head - progress.settled)
                 since = membership.oldest_at or now
                 ages[group] = max(ages.get(group, 0.0), (now - since).total_seconds())

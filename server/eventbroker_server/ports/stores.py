@@ -106,8 +106,8 @@ class Leftovers(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a group stands in a shard: up to where events are stored, up to where they are settled, and when the first
-    after that was stored, if there is one."""
+    """Where a group stands in a shard: up to where events are stored, up to where they are settled or wait for another
+    attempt, and when the first was stored that waits or is after that, if there is one."""
 
     group: GroupKey
     shard: int
@@ -139,6 +139,9 @@ class GroupStore(Protocol):
         """The groups of a scope whose names come after this one, by name (bytewise), so many at most."""
 
     async def leftovers(self, key: GroupKey) -> Leftovers: ...
+
+    async def oldest_at(self, key: GroupKey, shard: int, unsettled: int | None) -> datetime | None:
+        """When the event at this position was stored, or an older one that waits for another attempt, if any."""
 
     async def places(self, tenant: str, count: int) -> list[Place]:
         """Where the groups of a tenant (empty: all groups) stand in every shard that is kept for each, by tenant and

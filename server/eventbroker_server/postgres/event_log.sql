@@ -18,9 +18,9 @@ WITH item AS (
     )
 ), head AS (
     UPDATE eventbroker.shard_head
-    SET position = position + cardinality($15)
+    SET position = position + cardinality($15), recorded_at = greatest(recorded_at, clock_timestamp())
     WHERE shard = $1
-    RETURNING position - cardinality($15) AS position, clock_timestamp() AS at
+    RETURNING position - cardinality($15) AS position, recorded_at AS at
 ), stored AS (
     INSERT INTO eventbroker.events (
         shard, position, tenant_id, event_id, event_type, event_version, aggregate_type, aggregate_id,

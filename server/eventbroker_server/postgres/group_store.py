@@ -17,6 +17,7 @@ from eventbroker_server.postgres.queries import QUERIES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import datetime
 
     from eventbroker_server.domain.group import GroupChange
     from eventbroker_server.postgres.pool import Pool
@@ -73,6 +74,11 @@ class PostgresGroupStore:
     async def leftovers(self, key: GroupKey) -> Leftovers:
         async with self._pool.connection() as connection:
             return Leftovers(*await connection.fetchrow(QUERIES["leftovers"], *key))
+
+    async def oldest_at(self, key: GroupKey, shard: int, unsettled: int | None) -> datetime | None:
+        async with self._pool.connection() as connection:
+            at: datetime | None = await connection.fetchval(QUERIES["oldest_at"], *key, shard, unsettled)
+        return at
 
     async def places(self, tenant: str, count: int) -> list[Place]:
         async with self._pool.connection() as connection:

@@ -131,9 +131,20 @@ DELETE FROM eventbroker.retries WHERE tenant_id = $1 AND name = $2 AND shard = $
 -- name: delete_group
 DELETE FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2 RETURNING true;
 
+-- name: oldest_at
+SELECT recorded_at
+FROM eventbroker.events
+WHERE shard = $3::integer AND position = least($4::bigint, (
+    SELECT position
+    FROM eventbroker.retries
+    WHERE tenant_id = $1 AND name = $2 AND shard = $3
+    ORDER BY position
+    LIMIT 1
+));
+
 -- name: group_places
 -- The first event after a checkpoint stands for the oldest one that is not settled: it is that, or of no concern to the
--- group, and then a little older.
+-- group, and then a little older. Before it are those that wait for another attempt.
 SELECT g.tenant_id, g.name, s.shard, h.position AS head, s.checkpoint, e.recorded_at
 FROM (
     SELECT tenant_id, name
@@ -144,5 +155,14 @@ FROM (
 ) g
 JOIN eventbroker.group_shards s USING (tenant_id, name)
 JOIN eventbroker.shard_head h USING (shard)
-LEFT JOIN eventbroker.events e ON e.shard = s.shard AND e.position = s.checkpoint + 1
+CROSS JOIN LATERAL (
+    SELECT least(s.checkpoint + 1, (
+        SELECT retry.position
+        FROM eventbroker.retries AS retry
+        WHERE retry.tenant_id = s.tenant_id AND retry.name = s.name AND retry.shard = s.shard
+        ORDER BY retry.position
+        LIMIT 1
+    )) AS position
+) AS oldest
+LEFT JOIN eventbroker.events e ON e.shard = s.shard AND e.position = oldest.position
 ORDER BY g.tenant_id COLLATE "C", g.name COLLATE "C";

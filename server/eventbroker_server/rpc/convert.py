@@ -21,12 +21,13 @@ from eventbroker_server.domain.names import (
     ID_RULE,
     NAME_RULE,
     TYPE_RULE,
+    TYPE_URL_RULE,
     are_ids,
     are_names,
-    has_control_characters,
     is_event_type,
     is_id,
     is_name,
+    is_type_url,
 )
 from eventbroker_server.rpc.wire import field_tag, varint
 
@@ -150,10 +151,8 @@ def data_of(message: _WithData, wrong: Callable[[str, str], None]) -> Data:
             wrong("json", fault)
         return _JSON, "", text.encode()
     if form == "message":
-        if "/" not in message.message.type_url or has_control_characters(message.message.type_url):
-            wrong(
-                "message.type_url", 'must name a type, such as "type.googleapis.com/eventbroker.events.v1.UserCreated"'
-            )
+        if not is_type_url(message.message.type_url):
+            wrong("message.type_url", TYPE_URL_RULE)
         return DataForm.MESSAGE, message.message.type_url, message.message.value
     if form == "binary":
         if not is_id(message.binary.content_type):

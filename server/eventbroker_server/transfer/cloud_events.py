@@ -17,7 +17,16 @@ import orjson
 
 from eventbroker_server.domain.errors import InvalidArgument, Violation
 from eventbroker_server.domain.event import DataForm, Event, Metadata, StoredEvent
-from eventbroker_server.domain.names import ID_RULE, NAME_RULE, TYPE_RULE, is_event_type, is_id, is_name
+from eventbroker_server.domain.names import (
+    ID_RULE,
+    NAME_RULE,
+    TYPE_RULE,
+    TYPE_URL_RULE,
+    is_event_type,
+    is_id,
+    is_name,
+    is_type_url,
+)
 
 BEGIN = b'{"specversion":"1.0",'  # of every line that is an event
 _DATA = b',"data":'  # no text before it can hold this: there a quote has a backslash
@@ -207,7 +216,7 @@ class _Attributes:
             return {}
         content_type = ""
         if form == DataForm.MESSAGE:
-            content_type = self.text("messagetype", lambda text: text and text.isprintable(), "must be a type URL")
+            content_type = self.text("messagetype", is_type_url, TYPE_URL_RULE)
         elif form == DataForm.BINARY:
             content_type = self.text("datacontenttype", is_id, ID_RULE)
         return {"form": form, "content_type": content_type, "content": content}

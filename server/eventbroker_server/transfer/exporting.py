@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from eventbroker_server.postgres.pool import Pool
+
+log = logging.getLogger(__name__)
 
 _PAGE_POSITIONS = 2_000
 _PAGE_BYTES = 4 << 20  # of data, give or take an event
@@ -53,6 +56,8 @@ async def exported(pool: Pool, tenant: str = "", after: Sequence[int] = ()) -> A
                 if events:
                     yield _counted(tally, "event", [event_line(shard, stored) for stored in events])
         yield tally.trailer()
+        if waiting := await connection.fetchval(QUERIES["export_outbox"], tenant, timeout=_TIMEOUT):
+            log.warning("events that were published in SQL and are not in the log yet were left out: %d", waiting)
 
 
 def _counted(tally: Tally, kind: str, lines: list[bytes]) -> bytes:

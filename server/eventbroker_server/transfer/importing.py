@@ -136,9 +136,8 @@ async def _move(connection: Any, header: Header, shards: int) -> str | None:
     head = await connection.fetchval(QUERIES["lock_shard"], shard)
     if await connection.fetchval(QUERIES["has_tenant"], tenant):
         raise TransferRefused(f"there is a tenant {tenant} here already")
-    now = await connection.fetchval(QUERIES["now"])  # as an append has it: after the lock
-    await connection.execute(QUERIES["move_events"], shard, head, now, timeout=_TIMEOUT)
     await connection.execute(QUERIES["move_head"], shard, timeout=_TIMEOUT)
+    await connection.execute(QUERIES["move_events"], shard, head, timeout=_TIMEOUT)
     await connection.execute(QUERIES["move_groups"])
     await connection.execute(QUERIES["move_places"], shard, head, shard_before, timeout=_TIMEOUT)
     for query in ("move_retries", "move_dead_letters"):

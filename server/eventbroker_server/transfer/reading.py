@@ -17,7 +17,6 @@ from eventbroker_server.transfer.frame import KINDS, Header, Tally
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from datetime import datetime
 
     from eventbroker_server.domain.event import StoredEvent
 
@@ -43,7 +42,7 @@ class Reader:
         self._tally = Tally()
         self._number = 0
         self._kind = KINDS[0]
-        self._last: tuple[int, datetime] | None = None  # shard and record time of the last event
+        self._last = 0  # shard of the last event
         self._ended = False
         self._header: Header
         self._reached: list[int]  # the last position in each shard
@@ -120,16 +119,13 @@ class Reader:
             raise self._bad(f"shard is {shard}, and the events of {tenant} are in {shard_of(tenant, header.shards)}")
         if header.tenant not in ("", tenant):
             raise self._bad(f"tenantid is {tenant}, and this is an export of {header.tenant}")
-        last_shard, last_time = self._last or (shard, stored.record_time)
         before = self._reached[shard]
-        if shard < last_shard or (position <= before if header.tenant else position != before + 1):
-            raise self._bad(f"position is {position} of shard {shard}, after {before} there, and shard {last_shard}")
-        if shard == last_shard and stored.record_time < last_time:
-            raise self._bad("recordedtime is before that of the event before it")
+        if shard < self._last or (position <= before if header.tenant else position != before + 1):
+            raise self._bad(f"position is {position} of shard {shard}, after {before} there, and shard {self._last}")
         if stored.aggregate_version < 1:
             raise self._bad("aggregateversion must be above 0")
         self._reached[shard] = position
-        self._last = (shard, stored.record_time)
+        self._last = shard
         return shard, stored
 
     def _other(self, line: bytes) -> tuple[str, str]:

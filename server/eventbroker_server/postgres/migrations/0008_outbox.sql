@@ -33,17 +33,17 @@ CREATE TABLE eventbroker.outbox_refused (
     PRIMARY KEY (shard, number)
 );
 
--- What domain/names.py says.
+-- What domain/names.py says, whatever standard_conforming_strings is where they are called.
 CREATE FUNCTION eventbroker.is_name(said text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT said COLLATE "C" ~ '^[A-Za-z0-9._-]{1,128}$'
 $$;
 
 CREATE FUNCTION eventbroker.is_event_type(said text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT length(said) <= 128 AND said COLLATE "C" ~ '^[a-z0-9_-]+(\.[a-z0-9_-]+){0,7}$'
+    SELECT length(said) <= 128 AND said COLLATE "C" ~ '^[a-z0-9_-]+([.][a-z0-9_-]+){0,7}$'
 $$;
 
 CREATE FUNCTION eventbroker.is_id(said text) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT length(said) BETWEEN 1 AND 256 AND said COLLATE "C" !~ '[\u0001-\u001f\u007f-\u009f]'
+    SELECT length(said) BETWEEN 1 AND 256 AND said COLLATE "C" !~ E'[\\u0001-\\u001f\\u007f-\\u009f]'
 $$;
 
 -- The shard of a tenant's events, as domain/event.py has it: the CRC-32 of the name, modulo the number of shards.
