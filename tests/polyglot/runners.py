@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runner:
-    """`needs` are the programs without which it cannot be."""
+    """`needs` are the programs without which it cannot be; `verb` is that of make which builds it before it runs."""
 
     language: str
     directory: Path
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    verb: str = ""
 
     def missing(self) -> list[str]:
         return [program for program in self.needs if not shutil.which(program)]
@@ -30,6 +31,13 @@ class Runner:
 RUNNERS = [
     Runner("python", ROOT, (sys.executable, "-m", "tests.conformance")),
     Runner("go", ROOT / "clients/go", ("go", "run", "./cmd/conformance"), needs=("go",)),
+    Runner(
+        "node",
+        ROOT / "clients/node",
+        ("node", "dist/conformance/main.js"),
+        needs=("node", "npm"),
+        verb="client-node",
+    ),
 ]
 
 ALL = os.environ.get("EVENTBROKER_ALL_CLIENTS") == "1"  # then one whose programs are missing fails
