@@ -52,8 +52,14 @@ export class Play {
 
   /** Bounds a wait; without a number it is 15 s. */
   within(seconds?: number): AbortSignal {
+    const wait = new AbortController(); // Node 20 may forget what AbortSignal.any waits for
     const ms = seconds === undefined ? MOST_OF_WAIT_MS : seconds * 1000;
-    return AbortSignal.any([AbortSignal.timeout(ms), this.life.signal]);
+    const late = setTimeout(() => wait.abort(new Error("it took too long")), ms);
+    this.life.signal.addEventListener("abort", () => {
+      clearTimeout(late);
+      wait.abort(this.life.signal.reason);
+    });
+    return wait.signal;
   }
 
   /** Asks until the answer does not throw. */

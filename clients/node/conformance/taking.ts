@@ -73,7 +73,7 @@ export const taking: Pick<Verbs, "subscribe" | "take" | "expect_none_within"> = 
 async function next(play: Play, from: string[], wait: AbortSignal): Promise<[string, Delivery]> {
   for (;;) {
     for (const name of from) {
-      const turn = from.length > 1 ? AbortSignal.any([wait, AbortSignal.timeout(20)]) : wait;
+      const turn = from.length > 1 ? play.within(0.02) : wait;
       try {
         const delivery = await play.subscriptions.get(name)!.next(turn);
         if (!delivery) {
