@@ -51,7 +51,7 @@ export class Calls {
           throw error;
         }
         before = error;
-        await pause(wait, signal);
+        await pause(wait, signal, this.door.closed);
         this.logger?.debug("eventbroker: trying again", { try: n + 1, error });
       }
     }

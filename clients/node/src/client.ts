@@ -1,9 +1,9 @@
 // The client: what every service would have to write for itself, over the messages of the contract.
 
-import { Client as Channel, credentials } from "@grpc/grpc-js";
+import { Client as Channel, connectivityState, credentials, type ChannelInterface } from "@grpc/grpc-js";
 
 import { Calls, type Logger } from "./calls.js";
-import { Door, type CallOptions, type Stub } from "./door.js";
+import { Door, type CallOptions, type Stub, type Token } from "./door.js";
 import { Code, EventBrokerError } from "./errors.js";
 import { DeadLetterService } from "./gen/eventbroker/v1/dead_letter_service_pb.js";
 import { EventStoreService } from "./gen/eventbroker/v1/event_store_service_pb.js";
@@ -18,8 +18,8 @@ import { Subscription, type SubscribeOptions } from "./subscription.js";
 export interface ConnectOptions {
   /** The tenant of events and subscriptions that name none. */
   tenant?: string;
-  /** Goes with every call, as `authorization: Bearer`. */
-  token?: string;
+  /** Goes with every call, as `authorization: Bearer`. A function is asked each time. */
+  token?: Token;
   /** Encrypts the connection: `true` trusts the certificates that Node trusts; files are in PEM. Default: plain text. */
   tls?: boolean | { ca?: Buffer; key?: Buffer; cert?: Buffer };
   /** How long a call is tried that does not say it, in ms; also how long to wait for the broker. Default 30 s. */
@@ -49,14 +49,12 @@ export async function connect(target: string, options: ConnectOptions = {}): Pro
     "grpc.max_reconnect_backoff_ms": 5_000,
     "grpc.use_local_subchannel_pool": 1, // a client that is closed leaves no connection
     "grpc.enable_retries": 0, // this package tries again itself
+    "grpc.max_receive_message_length": 64 * 1024 * 1024,
   });
   const aborted = () => channel.close();
-  signal?.addEventListener("abort", aborted, { once: true });
+  signal?.addEventListener("abort", aborted);
   try {
-    await new Promise<void>((resolve, reject) =>
-      channel.waitForReady(Date.now() + patienceMs, (error) => (error ? reject(error) : resolve())),
-    );
-    signal?.throwIfAborted();
+    await ready(channel.getChannel(), Date.now() + patienceMs, signal);
   } catch (cause) {
     channel.close();
     signal?.throwIfAborted();
@@ -65,6 +63,20 @@ export async function connect(target: string, options: ConnectOptions = {}): Pro
     signal?.removeEventListener("abort", aborted);
   }
   return new Client(channel, { ...options, patienceMs });
+}
+
+/** As waitForReady of gRPC, which wakes a channel again that was closed meanwhile. */
+async function ready(channel: ChannelInterface, deadline: number, signal: AbortSignal | undefined): Promise<void> {
+  for (;;) {
+    signal?.throwIfAborted();
+    const state = channel.getConnectivityState(true);
+    if (state === connectivityState.READY) {
+      return;
+    }
+    await new Promise<void>((resolve, reject) =>
+      channel.watchConnectivityState(state, deadline, (error) => (error ? reject(error) : resolve())),
+    );
+  }
 }
 
 /** A connection to a broker. A process needs one. */
@@ -130,8 +142,8 @@ export class Client {
    * When its signal is aborted it drains: no more handlers start, those that run may end, their events are settled, and
    * the rest goes to other consumers at once. Then it returns.
    */
-  consume(group: string, handler: Handler, options: ConsumeOptions = {}): Promise<void> {
-    return new Handling(this.#calls, this.#settling, group, this.#tenant, handler, options).run();
+  async consume(group: string, handler: Handler, options: ConsumeOptions = {}): Promise<void> {
+    await new Handling(this.#calls, this.#settling, group, this.#tenant, handler, options).run();
   }
 
   /** Settles deliveries by their ack ids, which may come from anywhere. One outcome for each, in their order. */

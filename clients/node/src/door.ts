@@ -1,10 +1,12 @@
 // The door to gRPC: messages become bytes here, and its errors those of this package.
 
+import { type Readable } from "node:stream";
+
 import {
   create, fromBinary, toBinary, type DescMessage, type DescMethod, type DescService, type MessageInitShape,
   type MessageShape,
 } from "@bufbuild/protobuf";
-import { Client, Metadata, type ClientDuplexStream, type ClientReadableStream } from "@grpc/grpc-js";
+import { Client, Metadata, type ClientDuplexStream } from "@grpc/grpc-js";
 
 import { asError, Code, EventBrokerError } from "./errors.js";
 
@@ -15,6 +17,9 @@ export interface CallOptions {
   /** How long the call is tried, in ms. Default: the `patienceMs` of the client; of the generated stubs: for ever. */
   timeoutMs?: number | undefined;
 }
+
+/** Goes with every call, as `authorization: Bearer`. A function is asked each time. */
+export type Token = string | (() => string);
 
 type Fields = Record<string, unknown>;
 type Methods<S extends DescService> = S["method"];
@@ -33,17 +38,17 @@ export type Stub<S extends DescService> = {
 };
 
 export class Door {
+  /** Aborted, with an EventBrokerError, when the client is closed. */
+  readonly closed: AbortSignal;
   readonly #client: Client;
-  readonly #metadata: Metadata;
-  readonly #streams = new Set<{ cancel(): void }>();
-  #closed = false;
+  readonly #token: Token | undefined;
+  readonly #life = new AbortController();
+  readonly #calls = new Set<{ cancel(): void }>();
 
-  constructor(client: Client, token: string | undefined) {
+  constructor(client: Client, token: Token | undefined) {
     this.#client = client;
-    this.#metadata = new Metadata();
-    if (token) {
-      this.#metadata.set("authorization", `Bearer ${token}`);
-    }
+    this.#token = token;
+    this.closed = this.#life.signal;
   }
 
   stub<S extends DescService>(service: S): Stub<S> {
@@ -67,63 +72,77 @@ export class Door {
     signal?: AbortSignal,
   ): Promise<MessageShape<O>> {
     return new Promise((resolve, reject) => {
-      signal?.throwIfAborted();
-      this.#check();
+      this.#check(signal);
       const call = this.#client.makeUnaryRequest(
-        path(method), bytesOf(method.input), from(method.output), create(method.input, request), this.#metadata, { deadline },
+        path(method), asIs, from(method.output), bytesOf(method.input, request), this.#metadata(), { deadline },
         (error, response) => {
+          this.#calls.delete(call);
           signal?.removeEventListener("abort", aborted);
-          if (error || !response) {
-            reject(signal?.aborted ? signal.reason : asError(error));
-          } else {
+          if (response) {
             resolve(response);
+          } else {
+            reject(this.#errorOf(error, signal));
           }
         },
       );
       const aborted = () => call.cancel();
+      this.#calls.add(call);
       signal?.addEventListener("abort", aborted, { once: true });
     });
   }
 
-  /** Opens a stream in both directions. Its errors are those of gRPC. */
-  stream<I extends DescMessage, O extends DescMessage>(
-    method: DescMethod & { input: I; output: O },
-  ): ClientDuplexStream<MessageShape<I>, MessageShape<O>> {
+  /** Opens a stream in both directions, of which one writes bytes. Its errors are those of gRPC. */
+  stream<O extends DescMessage>(method: DescMethod & { output: O }): ClientDuplexStream<Buffer, MessageShape<O>> {
     this.#check();
-    const call = this.#client.makeBidiStreamRequest(
-      path(method), bytesOf(method.input), from(method.output), this.#metadata,
-    );
-    this.#streams.add(call);
-    call.on("status", () => this.#streams.delete(call));
-    return call;
+    const call = this.#client.makeBidiStreamRequest(path(method), asIs, from(method.output), this.#metadata());
+    return this.#streaming(call);
   }
 
-  /** Ends all streams; no call can be made any more. */
+  /** Ends all calls; none can be made any more. */
   close(): void {
-    this.#closed = true;
-    this.#streams.forEach((call) => call.cancel());
+    this.#life.abort(new EventBrokerError(Code.FAILED_PRECONDITION, "the client is closed"));
+    this.#calls.forEach((call) => call.cancel());
     this.#client.close();
   }
 
-  #check(): void {
-    if (this.#closed) {
-      throw new EventBrokerError(Code.FAILED_PRECONDITION, "the client is closed");
+  #check(signal?: AbortSignal): void {
+    signal?.throwIfAborted();
+    this.closed.throwIfAborted();
+  }
+
+  #metadata(): Metadata {
+    const metadata = new Metadata();
+    if (this.#token) {
+      metadata.set("authorization", `Bearer ${typeof this.#token === "string" ? this.#token : this.#token()}`);
     }
+    return metadata;
+  }
+
+  /** Why a call failed: whoever ended it knows best. */
+  #errorOf(error: unknown, signal: AbortSignal | undefined): unknown {
+    return signal?.aborted ? signal.reason : this.closed.aborted ? this.closed.reason : asError(error);
+  }
+
+  #streaming<C extends Readable & { cancel(): void }>(call: C): C {
+    this.#calls.add(call);
+    call.on("status", () => this.#calls.delete(call));
+    call.on("error", () => {}); // whoever reads is told; when nobody does any more, nobody needs to be
+    return call;
   }
 
   async *#read(method: DescMethod, request: Fields, signal: AbortSignal | undefined): AsyncGenerator<unknown> {
-    signal?.throwIfAborted();
-    this.#check();
-    const call: ClientReadableStream<unknown> = this.#client.makeServerStreamRequest(
-      path(method), bytesOf(method.input), from(method.output), create(method.input, request), this.#metadata,
+    this.#check(signal);
+    const call = this.#streaming(
+      this.#client.makeServerStreamRequest(
+        path(method), asIs, from(method.output), bytesOf(method.input, request), this.#metadata(),
+      ),
     );
     const aborted = () => call.cancel();
     signal?.addEventListener("abort", aborted, { once: true });
     try {
       yield* call;
     } catch (error) {
-      signal?.throwIfAborted();
-      throw asError(error);
+      throw this.#errorOf(error, signal);
     } finally {
       signal?.removeEventListener("abort", aborted);
       call.cancel();
@@ -135,11 +154,14 @@ function path(method: DescMethod): string {
   return `/${method.parent.typeName}/${method.name}`;
 }
 
-function bytesOf<D extends DescMessage>(schema: D): (message: MessageShape<D>) => Buffer {
-  return (message) => {
-    const bytes = toBinary(schema, message);
-    return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  };
+/** Throws at once what no message can carry: within gRPC it would be an INTERNAL error, to be tried again. */
+export function bytesOf<D extends DescMessage>(schema: D, message: MessageInitShape<D>): Buffer {
+  const bytes = toBinary(schema, create(schema, message));
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+function asIs(bytes: Buffer): Buffer {
+  return bytes;
 }
 
 function from<D extends DescMessage>(schema: D): (bytes: Buffer) => MessageShape<D> {

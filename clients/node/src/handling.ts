@@ -6,6 +6,7 @@ import { NackAction } from "./gen/eventbroker/v1/subscriber_service_pb.js";
 import { Holding } from "./holding.js";
 import { type NackOptions, type Settling } from "./settling.js";
 import { Subscription, type SubscribeOptions } from "./subscription.js";
+import { pause } from "./time.js";
 
 /**
  * Handles an event. To return acks it. To throw nacks it, with the error's message as the reason: it is tried again after
@@ -54,6 +55,9 @@ export class Handling {
     calls: Calls, settling: Settling, group: string, tenant: string, handler: Handler,
     { signal, concurrency = 16, drainTimeoutMs = 30_000, ...options }: ConsumeOptions,
   ) {
+    if (!Number.isInteger(concurrency) || concurrency < 1) {
+      throw new RangeError("concurrency must be a whole number from 1");
+    }
     const maxUnsettled = options.maxUnsettled ?? Math.min(2 * concurrency, 10_000);
     this.#calls = calls;
     this.#holding = new Holding(calls, settling);
@@ -89,8 +93,7 @@ export class Handling {
       const drain = () => {
         this.#subscription.drain();
         this.#each((d) => this.#release(d)).catch(() => {}); // what waits behind busy handlers, which hear of the error
-        const timer = setTimeout(resolve, this.#drainTimeoutMs);
-        life.addEventListener("abort", () => clearTimeout(timer));
+        pause(this.#drainTimeoutMs, life).then(resolve, () => {});
       };
       this.#signal?.addEventListener("abort", drain, { once: true });
       life.addEventListener("abort", () => this.#signal?.removeEventListener("abort", drain));
@@ -98,8 +101,13 @@ export class Handling {
         drain();
       }
     });
-    await Promise.race([Promise.all(workers), patience]);
+    const ended = await Promise.race([Promise.allSettled(workers), patience]);
     this.#holding.lose(); // all that a handler still has when the patience is over
+    for (const worker of ended ?? []) {
+      if (worker.status === "rejected") {
+        throw worker.reason;
+      }
+    }
   }
 
   async #each(settle: (delivery: Delivery) => Promise<void>): Promise<void> {

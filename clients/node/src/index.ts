@@ -7,7 +7,7 @@
 export { type Logger } from "./calls.js";
 export { connect, type Client, type ConnectOptions } from "./client.js";
 export { type Delivery } from "./delivery.js";
-export { type CallOptions, type Stub } from "./door.js";
+export { type CallOptions, type Stub, type Token } from "./door.js";
 export {
   Code, EventBrokerError, GroupDeletedError, LostError, ReplacedError, type Conflict, type Violation,
 } from "./errors.js";

@@ -1,19 +1,19 @@
 // One Consume call. It brings deliveries and can be drained; settling goes by unary calls, which can be made again and
 // outlive it.
 
-import { create, type MessageShape } from "@bufbuild/protobuf";
+import { type MessageShape } from "@bufbuild/protobuf";
 import { status as Code, type ClientDuplexStream } from "@grpc/grpc-js";
 
-import { type Door } from "./door.js";
+import { bytesOf, type Door } from "./door.js";
 import { asError, EventBrokerError } from "./errors.js";
 import {
-  ConsumeRequestSchema, SubscriberService, type ConsumeRequest, type ConsumeResponse, type Opened, type SubscribeRequestSchema,
+  ConsumeRequestSchema, SubscriberService, type ConsumeResponse, type Opened, type SubscribeRequestSchema,
   type SubscribeResponse,
 } from "./gen/eventbroker/v1/subscriber_service_pb.js";
 
 const OPEN_TIMEOUT_MS = 10_000;
 
-type Call = ClientDuplexStream<ConsumeRequest, ConsumeResponse>;
+type Call = ClientDuplexStream<Buffer, ConsumeResponse>;
 
 export class Stream {
   /** What the broker made of the request. */
@@ -31,14 +31,14 @@ export class Stream {
 
   /** Opens one, or throws why not. The signal ends it, also later. */
   static async open(door: Door, request: MessageShape<typeof SubscribeRequestSchema>, signal: AbortSignal): Promise<Stream> {
+    const open = bytesOf(ConsumeRequestSchema, { request: { case: "open", value: request } });
     const call = door.stream(SubscriberService.method.consume);
     const cancel = () => call.cancel();
-    call.on("error", () => {}); // whoever reads is told as well
     call.on("status", () => signal.removeEventListener("abort", cancel));
     signal.addEventListener("abort", cancel, { once: true });
     const late = setTimeout(cancel, OPEN_TIMEOUT_MS);
     try {
-      call.write(create(ConsumeRequestSchema, { request: { case: "open", value: request } }));
+      call.write(open);
       const messages = call[Symbol.asyncIterator]() as AsyncIterator<ConsumeResponse>;
       const first = await messages.next();
       const said = first.done ? undefined : subscriptionOf(first.value)?.response;
@@ -74,7 +74,7 @@ export class Stream {
 
   drain(): void {
     // If it fails the stream is broken, which its reader hears.
-    this.#call.write(create(ConsumeRequestSchema, { request: { case: "drain", value: {} } }));
+    this.#call.write(bytesOf(ConsumeRequestSchema, { request: { case: "drain", value: {} } }));
   }
 
   end(): void {

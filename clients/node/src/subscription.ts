@@ -75,13 +75,17 @@ export class Subscription implements AsyncIterable<Delivery> {
 
   /** @internal Joins the group, and answers with its deadline in ms. Tries until the broker refuses, or the signal. */
   async open(signal?: AbortSignal): Promise<number> {
-    signal?.throwIfAborted();
+    this.closeOn(this.#calls.door.closed);
     const aborted = () => this.close(signal?.reason);
-    signal?.addEventListener("abort", aborted, { once: true });
+    signal?.addEventListener("abort", aborted);
     try {
+      signal?.throwIfAborted();
       const stream = await this.#open();
       void this.#run(stream);
       return milliseconds(stream.opened.ackDeadline!);
+    } catch (error) {
+      this.#end(error);
+      throw error;
     } finally {
       signal?.removeEventListener("abort", aborted);
     }
@@ -90,7 +94,7 @@ export class Subscription implements AsyncIterable<Delivery> {
   /** @internal Closes when the signal is aborted. */
   closeOn(signal: AbortSignal | undefined): void {
     const aborted = () => this.close(signal?.reason);
-    signal?.addEventListener("abort", aborted, { once: true, signal: this.#life.signal });
+    signal?.addEventListener("abort", aborted, { signal: this.#life.signal });
     if (signal?.aborted) {
       aborted();
     }

@@ -12,18 +12,21 @@ export function milliseconds(duration: Duration): number {
   return Number(duration.seconds) * 1000 + duration.nanos / 1e6;
 }
 
-/** Waits; throws the signal's reason when it is aborted first. */
-export function pause(ms: number, signal?: AbortSignal): Promise<void> {
+const MOST_OF_TIMER_MS = 2 ** 31 - 1; // more, such as Infinity, would be over at once
+
+/** Waits; throws the reason of the first signal that is aborted before. */
+export function pause(ms: number, ...signals: (AbortSignal | undefined)[]): Promise<void> {
   return new Promise((resolve, reject) => {
-    signal?.throwIfAborted();
-    const timer = setTimeout(() => {
-      signal?.removeEventListener("abort", aborted);
-      resolve();
-    }, ms);
-    const aborted = () => {
+    signals.forEach((signal) => signal?.throwIfAborted());
+    const done = () => {
       clearTimeout(timer);
-      reject(signal?.reason);
+      signals.forEach((signal) => signal?.removeEventListener("abort", aborted));
     };
-    signal?.addEventListener("abort", aborted, { once: true });
+    const timer = setTimeout(() => resolve(done()), Math.min(ms, MOST_OF_TIMER_MS));
+    const aborted = ({ target }: Event) => {
+      done();
+      reject((target as AbortSignal).reason);
+    };
+    signals.forEach((signal) => signal?.addEventListener("abort", aborted));
   });
 }
