@@ -1,0 +1,111 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { Metadata } from "@grpc/grpc-js";
+import { Code, connect, EventBrokerError, PublishOutcome } from "@eventbroker/client";
+import { PublishMode } from "@eventbroker/client/v1";
+
+import { Answers, connected } from "./server.js";
+
+const { STORED, REFUSED } = PublishOutcome;
+
+test("only events of unknown outcome are published again", async (t) => {
+  const answers = new Answers();
+  answers.publish = ({ events }) => ({
+    results: events.map(({ eventId }) => {
+      const code = eventId === "bad" ? Code.INVALID_ARGUMENT : Code.UNAVAILABLE;
+      const refused = eventId === "bad" || (eventId === "late" && answers.published.length < 3);
+      return refused ? { eventId, outcome: REFUSED, error: { code } } : { eventId, outcome: STORED };
+    }),
+  });
+  const client = await connected(t, answers);
+  const results = await client.publishMany(["bad", "late", "good"].map((eventId) => ({ eventId })), { perEvent: true });
+  assert.deepEqual(results.map(({ eventId, outcome }) => [eventId, outcome]), [
+    ["bad", REFUSED], ["late", STORED], ["good", STORED],
+  ]);
+  assert.deepEqual(answers.published.map(({ events }) => events.length), [3, 1, 1]);
+  assert.ok(answers.published.every(({ mode }) => mode === PublishMode.PER_EVENT));
+});
+
+test("what is not known when the time is over is refused as unavailable", async (t) => {
+  const answers = new Answers();
+  answers.publish = ({ events }) => ({
+    results: events.map(({ eventId }) =>
+      eventId === "late" ? { eventId, outcome: REFUSED, error: { code: Code.UNAVAILABLE } } : { eventId, outcome: STORED },
+    ),
+  });
+  const client = await connected(t, answers);
+  const options = { perEvent: true, timeoutMs: 300 };
+  const results = await client.publishMany([{ eventId: "good" }, { eventId: "late" }], options);
+  assert.deepEqual(results.map(({ error }) => error?.code), [undefined, Code.UNAVAILABLE]);
+});
+
+test("an error that does not come from the broker is tried again until the time is over", async (t) => {
+  const answers = new Answers();
+  answers.publish = () => {
+    throw { code: Code.UNAVAILABLE, details: "away" };
+  };
+  const client = await connected(t, answers, { patienceMs: 1000 });
+  const refusal = (error: unknown) => error instanceof EventBrokerError && error.message === "UNAVAILABLE: away";
+  await assert.rejects(client.publish({ eventId: "e1" }), refusal);
+  assert.ok(answers.published.length > 1, "tried once");
+});
+
+test("the tenant of the client is that of events that name none, and its token goes with every call", async (t) => {
+  const answers = new Answers();
+  const tokens: unknown[] = [];
+  answers.publish = ({ events }, metadata) => {
+    tokens.push(...metadata.get("authorization"));
+    return { results: events.map(({ eventId }) => ({ eventId })) };
+  };
+  const client = await connected(t, answers, { token: () => `secret${tokens.length}` });
+  await client.publishMany([{ eventId: "e1" }, { eventId: "e2", tenantId: "other" }]);
+  await client.publish({ eventId: "e3" });
+  const tenants = answers.published.map(({ events }) => events.map(({ tenantId }) => tenantId));
+  assert.deepEqual(tenants, [["acme", "other"], ["acme"]]);
+  assert.deepEqual(tokens, ["Bearer secret0", "Bearer secret1"]);
+});
+
+test("to close the client ends what waits", async (t) => {
+  const answers = new Answers();
+  const client = await connected(t, answers);
+  answers.publish = () => {
+    client.close();
+    return new Promise(() => {});
+  };
+  const closed = { code: Code.FAILED_PRECONDITION, message: /the client is closed/ };
+  const subscription = await client.subscribe("g");
+  await subscription.next();
+  const waiting = assert.rejects(subscription.next(), closed);
+  await assert.rejects(client.publish({ eventId: "e1" }), closed);
+  await waiting;
+  await assert.rejects(client.publish({ eventId: "e1" }), closed);
+  await assert.rejects(client.subscribe("g"), closed);
+  await assert.rejects(client.groups.getGroup({ name: "g" }), closed);
+});
+
+test("an event that no message can carry is refused without a call", async (t) => {
+  const answers = new Answers();
+  const client = await connected(t, answers);
+  await assert.rejects(client.publish({ eventId: "e1", position: "many" as unknown as bigint }), /position/);
+  assert.equal(answers.published.length, 0);
+});
+
+test("a signal ends a publish that waits, with its reason", async (t) => {
+  const answers = new Answers();
+  const gone = new AbortController();
+  answers.publish = () => {
+    gone.abort(new Error("changed my mind"));
+    throw { code: Code.UNAVAILABLE, details: "away", metadata: new Metadata() };
+  };
+  const client = await connected(t, answers);
+  await assert.rejects(client.publish({ eventId: "e1" }, { signal: gone.signal }), /changed my mind/);
+  await assert.rejects(client.publish({ eventId: "e1" }, { signal: gone.signal }), /changed my mind/);
+  assert.equal(answers.published.length, 1);
+});
+
+test("connecting ends with its patience, and with its signal", async () => {
+  const away = "127.0.0.1:1";
+  await assert.rejects(connect(away, { patienceMs: 50 }), { code: Code.UNAVAILABLE, retryable: true });
+  await assert.rejects(connect(away, { signal: AbortSignal.timeout(50) }), { name: "TimeoutError" });
+});
