@@ -46,7 +46,7 @@ NODE := clients/node
 NODE_READY := $(NODE)/node_modules/.ready
 
 $(NODE_READY): $(NODE)/package.json
-	@cd $(NODE) && npm install --no-package-lock --no-audit --no-fund --ignore-scripts
+	@cd $(NODE) && npm install --loglevel=error --no-package-lock --no-audit --no-fund --ignore-scripts
 	@touch $@
 
 client-node: $(NODE_READY) ## build the Node client; needs Node and npm

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import shutil
 import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -100,8 +99,7 @@ async def test_the_examples_run_as_the_readme_says(environment: dict[str, str]) 
 
 
 async def test_the_package_serves_a_project_of_its_own(tmp_path: Path) -> None:
-    await output(f"npm pack --silent --ignore-scripts --pack-destination {tmp_path}")
-    (packed,) = tmp_path.glob("*.tgz")
+    packed = tmp_path / (await output(f"npm pack --silent --ignore-scripts --pack-destination {tmp_path}")).strip()
     project = tmp_path / "project"
     project.mkdir()
     (project / "package.json").write_text('{"type": "module"}')

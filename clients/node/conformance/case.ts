@@ -13,7 +13,9 @@ export interface Case {
 }
 
 export function load(directory: string): Case[] {
-  const files = readdirSync(directory).filter((file) => file.endsWith(".json")).sort();
+  const files = readdirSync(directory)
+    .filter((file) => file.endsWith(".json"))
+    .sort();
   return files.flatMap((file) => {
     const cases = JSON.parse(readFileSync(join(directory, file), "utf8")) as Case[];
     return cases.map((each) => ({ ...each, file: basename(file, ".json") }));
@@ -130,8 +132,22 @@ export interface Action {
 
 /** The arguments that this runner knows of each verb, and of what is in them; another one is a failure. */
 const EVENT = [
-  "event_id", "event_type", "event_version", "aggregate_id", "aggregate_type", "timestamp", "user_id", "session_id",
-  "request_id", "correlation_id", "json", "message", "binary", "fill", "typed", "metadata",
+  "event_id",
+  "event_type",
+  "event_version",
+  "aggregate_id",
+  "aggregate_type",
+  "timestamp",
+  "user_id",
+  "session_id",
+  "request_id",
+  "correlation_id",
+  "json",
+  "message",
+  "binary",
+  "fill",
+  "typed",
+  "metadata",
 ];
 
 const KNOWN: Record<keyof Steps, string[]> = {

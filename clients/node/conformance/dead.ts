@@ -12,7 +12,8 @@ export const dead: Pick<Verbs, "dead_letters" | "redrive" | "control"> = {
       const request = { group, tenantId: play.tenant };
       const { deadLetters: all } = await play.client.deadLetters.listDeadLetters(request, { signal: play.within() });
       same("dead letters", all.map(({ eventId }) => eventId).sort(), [...events].sort());
-      const by = <T>(of: (each: (typeof all)[number]) => T) => Object.fromEntries(all.map((each) => [each.eventId, of(each)]));
+      const by = <T>(of: (each: (typeof all)[number]) => T) =>
+        Object.fromEntries(all.map((each) => [each.eventId, of(each)]));
       for (const [what, got, want] of [
         ["reasons", by(({ reason }) => reason), reasons],
         ["attempts", by((each) => each.attempts), attempts],

@@ -6,11 +6,25 @@ import { inspect } from "node:util";
 import { clone, create, equals, fromJson, type DescMessage, type MessageShape } from "@bufbuild/protobuf";
 import { AnySchema, TimestampSchema, type Timestamp } from "@bufbuild/protobuf/wkt";
 import {
-  binary, json, newEvent, permissionChecked, roleAssigned, sessionRevoked, typedData, userCreated, userLoggedIn,
-  userStatusChanged, type Data, type Event,
+  binary,
+  json,
+  newEvent,
+  permissionChecked,
+  roleAssigned,
+  sessionRevoked,
+  typedData,
+  userCreated,
+  userLoggedIn,
+  userStatusChanged,
+  type Data,
+  type Event,
 } from "@eventbroker/client";
 import {
-  PermissionCheckedSchema, RoleAssignedSchema, SessionRevokedSchema, UserCreatedSchema, UserLoggedInSchema,
+  PermissionCheckedSchema,
+  RoleAssignedSchema,
+  SessionRevokedSchema,
+  UserCreatedSchema,
+  UserLoggedInSchema,
   UserStatusChangedSchema,
 } from "@eventbroker/client/events";
 import { EventSchema, MetadataSchema } from "@eventbroker/client/v1";
@@ -32,7 +46,10 @@ export function eventOf(said: Said, tenantId: string): Event {
   const event = said.typed
     ? typedEvent(said.typed, aggregateId, fields)
     : newEvent({
-        ...fields, aggregateId, data: dataOf(said), eventType: said.event_type ?? "user.created",
+        ...fields,
+        aggregateId,
+        data: dataOf(said),
+        eventType: said.event_type ?? "user.created",
         aggregateType: said.aggregate_type ?? "User",
       });
   delete event.timestamp;
@@ -41,7 +58,10 @@ export function eventOf(said: Said, tenantId: string): Event {
   }
   if (said.metadata) {
     event.metadata = create(MetadataSchema, {
-      source: source ?? "", causedBy: caused_by ?? "", entityVersion: BigInt(entity_version ?? 0), tags: tags ?? [],
+      source: source ?? "",
+      causedBy: caused_by ?? "",
+      entityVersion: BigInt(entity_version ?? 0),
+      tags: tags ?? [],
       attributes: attributes ?? {},
     });
   }
@@ -69,7 +89,10 @@ function dataOf({ json: text, message, binary: bytes, fill }: Said): Data {
     return json(`"${"x".repeat(fill.bytes - 2)}"`);
   }
   if (fill) {
-    return binary("application/octet-stream", Uint8Array.from({ length: fill.bytes }, (_, number) => number % 251));
+    return binary(
+      "application/octet-stream",
+      Uint8Array.from({ length: fill.bytes }, (_, number) => number % 251),
+    );
   }
   return json(text ?? "{}");
 }

@@ -32,7 +32,10 @@ export class Worker {
     };
     this.over = play.client
       .consume(say.group, (delivery, signal) => this.#handle(delivery, signal), options)
-      .then(() => ({}), (error: unknown) => ({ error }))
+      .then(
+        () => ({}),
+        (error: unknown) => ({ error }),
+      )
       .then((ended) => (this.ended = ended));
   }
 
@@ -101,8 +104,17 @@ export const handling: Pick<Verbs, "run" | "expect_handled" | "finish" | "stop" 
     const wait = play.within();
     const worker = play.workers.get(who);
     const ended = worker
-      ? await Promise.race([worker.over, new Promise<never>((_, no) => wait.addEventListener("abort", () => no(wait.reason)))])
-      : await play.subscriptions.get(who)!.next(wait).then((came) => ({ error: came && "goes on" }), (error: unknown) => ({ error }));
+      ? await Promise.race([
+          worker.over,
+          new Promise<never>((_, no) => wait.addEventListener("abort", () => no(wait.reason))),
+        ])
+      : await play.subscriptions
+          .get(who)!
+          .next(wait)
+          .then(
+            (came) => ({ error: came && "goes on" }),
+            (error: unknown) => ({ error }),
+          );
     if (error ? !(ended.error instanceof ENDINGS[error]) : ended.error !== undefined) {
       throw new Error(`it ended with ${ended.error}`);
     }

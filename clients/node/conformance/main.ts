@@ -1,7 +1,8 @@
 // Runs the cases of tests/conformance against a broker, prints a line for each, and fails if one does.
 //
-// EVENTBROKER_URL is the broker; EVENTBROKER_CONTROL the port of whoever can restart it, without which the cases that need
-// it are left out; EVENTBROKER_CASES the directory of the cases. Arguments choose the cases whose name contains one.
+// EVENTBROKER_URL is the broker; EVENTBROKER_CONTROL the port of whoever can restart it, without which the cases that
+// need it are left out; EVENTBROKER_CASES the directory of the cases. Arguments choose the cases whose name contains
+// one.
 
 import { connect, type Client } from "@eventbroker/client";
 

@@ -18,7 +18,11 @@ export const publishing: Pick<Verbs, "publish" | "create_group" | "settled"> = {
     if (!results) {
       return;
     }
-    same("outcomes", results.map(({ outcome }) => PublishOutcome[outcome]), say.outcomes ?? events.map(() => "STORED"));
+    same(
+      "outcomes",
+      results.map(({ outcome }) => PublishOutcome[outcome]),
+      say.outcomes ?? events.map(() => "STORED"),
+    );
     results.forEach(({ eventId, outcome, error, position }, number) => {
       if (outcome === PublishOutcome.REFUSED) {
         const why = { reason: error?.reason, fields: error?.violations.map(({ field }) => field) };
@@ -31,7 +35,11 @@ export const publishing: Pick<Verbs, "publish" | "create_group" | "settled"> = {
       play.position = position > play.position ? position : play.position;
     });
     if (say.versions) {
-      same("versions", results.map(({ aggregateVersion }) => String(aggregateVersion)), say.versions);
+      same(
+        "versions",
+        results.map(({ aggregateVersion }) => String(aggregateVersion)),
+        say.versions,
+      );
     }
     const places = results.map(({ position, aggregateVersion }) => [position, aggregateVersion]);
     if (say.same_as !== undefined) {

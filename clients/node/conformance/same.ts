@@ -25,7 +25,11 @@ export async function refused<T>(refusal: Refusal | undefined, step: () => Promi
     same("reason", error.reason, refusal.reason);
     same("retryable", error.retryable, refusal.retryable);
     same("fields", error.violations.map(({ field }) => field).sort(), [...(refusal.fields ?? [])].sort());
-    same("conflicts", error.conflicts.map(({ aggregate }) => aggregate), refusal.conflicts ?? []);
+    same(
+      "conflicts",
+      error.conflicts.map(({ aggregate }) => aggregate),
+      refusal.conflicts ?? [],
+    );
     for (const [name, value] of Object.entries(refusal.metadata ?? {})) {
       same(name, error.metadata[name], value);
     }

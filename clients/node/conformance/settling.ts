@@ -10,13 +10,16 @@ async function settle(play: Play, say: Settle, ids: string[], call: (ackIds: str
   const ackIds = [...ids, ...(say.deliveries ?? []).map((name) => play.delivery(name).ackId)];
   const outcomes = await refused(say.error, () => call(ackIds));
   if (outcomes) {
-    same("outcomes", outcomes.map((each) => SettleOutcome[each]), say.outcomes ?? ackIds.map(() => "DONE"));
+    same(
+      "outcomes",
+      outcomes.map((each) => SettleOutcome[each]),
+      say.outcomes ?? ackIds.map(() => "DONE"),
+    );
   }
 }
 
 export const settling: Pick<Verbs, "ack" | "nack" | "extend"> = {
-  ack: (play, say) =>
-    settle(play, say, say.ack_ids ?? [], (ids) => play.client.ack(ids, { signal: play.life.signal })),
+  ack: (play, say) => settle(play, say, say.ack_ids ?? [], (ids) => play.client.ack(ids, { signal: play.life.signal })),
 
   nack: (play, say) =>
     settle(play, say, [], (ids) =>

@@ -60,11 +60,14 @@ export const taking: Pick<Verbs, "subscribe" | "take" | "expect_none_within"> = 
 
   async expect_none_within(play, say) {
     const wait = play.within(say.seconds);
-    const came = await play.subscriptions.get(say.from)!.next(wait).catch((error) => {
-      if (!wait.aborted || play.life.signal.aborted) {
-        throw error;
-      }
-    });
+    const came = await play.subscriptions
+      .get(say.from)!
+      .next(wait)
+      .catch((error) => {
+        if (!wait.aborted || play.life.signal.aborted) {
+          throw error;
+        }
+      });
     same("what came", came?.event.eventId, undefined);
   },
 };

@@ -6,7 +6,11 @@ const client = await connect(process.env["EVENTBROKER_URL"] ?? "127.0.0.1:50051"
 try {
   const user = `u-${newId()}`;
   const created = userCreated(user, {
-    email: "ada@example.com", username: "ada", firstName: "Ada", lastName: "Lovelace", status: "active",
+    email: "ada@example.com",
+    username: "ada",
+    firstName: "Ada",
+    lastName: "Lovelace",
+    status: "active",
   });
   const result = await client.publish(created);
   console.log(`${created.eventType} is at position ${result.position}`);

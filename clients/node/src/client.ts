@@ -20,7 +20,7 @@ export interface ConnectOptions {
   tenant?: string;
   /** Goes with every call, as `authorization: Bearer`. A function is asked each time. */
   token?: Token;
-  /** Encrypts the connection: `true` trusts the certificates that Node trusts; files are in PEM. Default: plain text. */
+  /** Encrypts the connection: `true` trusts the authorities that Node trusts; files are in PEM. Default: plain text. */
   tls?: boolean | { ca?: Buffer; key?: Buffer; cert?: Buffer };
   /** How long a call is tried that does not say it, in ms; also how long to wait for the broker. Default 30 s. */
   patienceMs?: number;
@@ -111,20 +111,21 @@ export class Client {
   }
 
   /**
-   * Stores 1 to 1,000 events, all or none unless `perEvent` says otherwise. When it returns they are committed and flushed.
+   * Stores 1 to 1,000 events, all or none unless `perEvent` says otherwise. When it returns they are committed and
+   * flushed.
    *
    * While the broker is away or its answer got lost, the same events are published again, with the same ids, until the
-   * timeout: so each is stored once. An event that such a try has stored without our knowing is a DUPLICATE then. After an
-   * error that is `definite` nothing was stored. With `perEvent`, events whose outcome is not known when the time is over
-   * are REFUSED with code UNAVAILABLE.
+   * timeout: so each is stored once. An event that such a try has stored without our knowing is a DUPLICATE then. After
+   * an error that is `definite` nothing was stored. With `perEvent`, events whose outcome is not known when the time is
+   * over are REFUSED with code UNAVAILABLE.
    */
   publishMany(events: readonly EventInit[], options: PublishOptions = {}): Promise<PublishResult[]> {
     return publishMany(this.#calls, this.#tenant, events, options);
   }
 
   /**
-   * Joins a group; an empty name makes an ephemeral one, which ends when its connection breaks. It returns when the broker
-   * has answered, which it tries until then unless the broker refuses.
+   * Joins a group; an empty name makes an ephemeral one, which ends when its connection breaks. It returns when the
+   * broker has answered, which it tries until then unless the broker refuses.
    *
    * Every delivery must be settled before its deadline, or extended: `consume` does that for you.
    */
@@ -136,8 +137,9 @@ export class Client {
   }
 
   /**
-   * Hands the events of a group to a handler, several at a time, and settles them by what becomes of it. It reconnects by
-   * itself, and throws only when the broker refuses, the group was deleted, or another consumer took over this one's id.
+   * Hands the events of a group to a handler, several at a time, and settles them by what becomes of it. It reconnects
+   * by itself, and throws only when the broker refuses, the group was deleted, or another consumer took over this one's
+   * id.
    *
    * When its signal is aborted it drains: no more handlers start, those that run may end, their events are settled, and
    * the rest goes to other consumers at once. Then it returns.

@@ -4,7 +4,11 @@ import { timestampDate } from "@bufbuild/protobuf/wkt";
 
 import { type CallOptions } from "./door.js";
 import { type Event } from "./gen/eventbroker/v1/event_pb.js";
-import { type DeliveryBatch, type Delivery as Delivered, type SettleOutcome } from "./gen/eventbroker/v1/subscriber_service_pb.js";
+import {
+  type DeliveryBatch,
+  type Delivery as Delivered,
+  type SettleOutcome,
+} from "./gen/eventbroker/v1/subscriber_service_pb.js";
 import { type NackOptions, type Settling } from "./settling.js";
 import { type Stream } from "./stream.js";
 

@@ -3,7 +3,13 @@
 import { type Readable } from "node:stream";
 
 import {
-  create, fromBinary, toBinary, type DescMessage, type DescMethod, type DescService, type MessageInitShape,
+  create,
+  fromBinary,
+  toBinary,
+  type DescMessage,
+  type DescMethod,
+  type DescService,
+  type MessageInitShape,
   type MessageShape,
 } from "@bufbuild/protobuf";
 import { Client, Metadata, type ClientDuplexStream } from "@grpc/grpc-js";
@@ -58,7 +64,8 @@ export class Door {
         calls[method.localName] = (request: Fields, { signal, timeoutMs }: CallOptions = {}) =>
           this.unary(method, request, timeoutMs === undefined ? Infinity : Date.now() + timeoutMs, signal);
       } else if (method.methodKind === "server_streaming") {
-        calls[method.localName] = (request: Fields, { signal }: CallOptions = {}) => this.#read(method, request, signal);
+        calls[method.localName] = (request: Fields, { signal }: CallOptions = {}) =>
+          this.#read(method, request, signal);
       }
     }
     return calls as Stub<S>;
@@ -74,7 +81,12 @@ export class Door {
     return new Promise((resolve, reject) => {
       this.#check(signal);
       const call = this.#client.makeUnaryRequest(
-        path(method), asIs, from(method.output), bytesOf(method.input, request), this.#metadata(), { deadline },
+        path(method),
+        asIs,
+        from(method.output),
+        bytesOf(method.input, request),
+        this.#metadata(),
+        { deadline },
         (error, response) => {
           this.#calls.delete(call);
           signal?.removeEventListener("abort", aborted);
@@ -134,7 +146,11 @@ export class Door {
     this.#check(signal);
     const call = this.#streaming(
       this.#client.makeServerStreamRequest(
-        path(method), asIs, from(method.output), bytesOf(method.input, request), this.#metadata(),
+        path(method),
+        asIs,
+        from(method.output),
+        bytesOf(method.input, request),
+        this.#metadata(),
       ),
     );
     const aborted = () => call.cancel();

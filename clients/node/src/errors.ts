@@ -4,7 +4,12 @@ import { fromBinary, type DescMessage, type MessageShape } from "@bufbuild/proto
 import { anyUnpack, type Any } from "@bufbuild/protobuf/wkt";
 import { status as Code, type Metadata, type ServiceError } from "@grpc/grpc-js";
 
-import { BadRequestSchema, ErrorInfoSchema, PreconditionFailureSchema, RetryInfoSchema } from "./gen/google/rpc/error_details_pb.js";
+import {
+  BadRequestSchema,
+  ErrorInfoSchema,
+  PreconditionFailureSchema,
+  RetryInfoSchema,
+} from "./gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "./gen/google/rpc/status_pb.js";
 import { milliseconds } from "./time.js";
 
@@ -80,8 +85,8 @@ export class GroupDeletedError extends Error {
 }
 
 /**
- * Aborts the signal of a handler whose delivery is over: its deadline ran out, its stream broke, or the group was moved.
- * The event is, or will be, with another handler.
+ * Aborts the signal of a handler whose delivery is over: its deadline ran out, its stream broke, or the group was
+ * moved. The event is, or will be, with another handler.
  */
 export class LostError extends Error {
   override readonly name = "LostError";

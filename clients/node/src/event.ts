@@ -3,12 +3,21 @@
 import { randomBytes } from "node:crypto";
 
 import {
-  create, createRegistry, type DescMessage, type MessageInitShape, type MessageShape, type Registry,
+  create,
+  createRegistry,
+  type DescMessage,
+  type MessageInitShape,
+  type MessageShape,
+  type Registry,
 } from "@bufbuild/protobuf";
 import { anyPack, anyUnpack, timestampNow, type Any } from "@bufbuild/protobuf/wkt";
 
 import {
-  PermissionCheckedSchema, RoleAssignedSchema, SessionRevokedSchema, UserCreatedSchema, UserLoggedInSchema,
+  PermissionCheckedSchema,
+  RoleAssignedSchema,
+  SessionRevokedSchema,
+  UserCreatedSchema,
+  UserLoggedInSchema,
   UserStatusChangedSchema,
 } from "./events.js";
 import { BinarySchema, EventSchema, type Binary, type Event } from "./gen/eventbroker/v1/event_pb.js";
@@ -66,7 +75,11 @@ export const roleAssigned = typed(RoleAssignedSchema, "role.assigned", "UserRole
 export const permissionChecked = typed(PermissionCheckedSchema, "permission.checked", "Permission");
 
 const SCHEMAS = [
-  UserCreatedSchema, UserStatusChangedSchema, UserLoggedInSchema, SessionRevokedSchema, RoleAssignedSchema,
+  UserCreatedSchema,
+  UserStatusChangedSchema,
+  UserLoggedInSchema,
+  SessionRevokedSchema,
+  RoleAssignedSchema,
   PermissionCheckedSchema,
 ] as const;
 const REGISTRY: Registry = createRegistry(...SCHEMAS);

@@ -9,8 +9,8 @@ import { Subscription, type SubscribeOptions } from "./subscription.js";
 import { pause } from "./time.js";
 
 /**
- * Handles an event. To return acks it. To throw nacks it, with the error's message as the reason: it is tried again after
- * the group's back-off, unless the error, or one that caused it, is a Reject or a RetryAfter.
+ * Handles an event. To return acks it. To throw nacks it, with the error's message as the reason: it is tried again
+ * after the group's back-off, unless the error, or one that caused it, is a Reject or a RetryAfter.
  *
  * The delivery's deadline is extended for as long as the handler runs. The signal is aborted with a LostError when the
  * delivery is over anyway, and when `drainTimeoutMs` is.
@@ -52,7 +52,11 @@ export class Handling {
   readonly #signal: AbortSignal | undefined;
 
   constructor(
-    calls: Calls, settling: Settling, group: string, tenant: string, handler: Handler,
+    calls: Calls,
+    settling: Settling,
+    group: string,
+    tenant: string,
+    handler: Handler,
     { signal, concurrency = 16, drainTimeoutMs = 30_000, ...options }: ConsumeOptions,
   ) {
     if (!Number.isInteger(concurrency) || concurrency < 1) {

@@ -58,7 +58,9 @@ export class Holding {
       try {
         const ackIds = deliveries.map(({ ackId }) => ackId);
         const outcomes = await this.#settling.extend(ackIds, deadlineMs, { signal, timeoutMs: third });
-        deliveries.filter((_, number) => outcomes[number] === SettleOutcome.OUTDATED).forEach((each) => this.#lose(each));
+        deliveries
+          .filter((_, number) => outcomes[number] === SettleOutcome.OUTDATED)
+          .forEach((each) => this.#lose(each));
       } catch (error) {
         this.#calls.logger?.warn("eventbroker: cannot extend deadlines", { error });
       }

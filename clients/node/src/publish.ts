@@ -8,7 +8,11 @@ import { type CallOptions } from "./door.js";
 import { EventBrokerError } from "./errors.js";
 import { EventSchema } from "./gen/eventbroker/v1/event_pb.js";
 import {
-  AggregateExpectationSchema, PublisherService, PublishMode, type AggregateExpectation, type PublishResult,
+  AggregateExpectationSchema,
+  PublisherService,
+  PublishMode,
+  type AggregateExpectation,
+  type PublishResult,
 } from "./gen/eventbroker/v1/publisher_service_pb.js";
 
 /** An event, or the fields of one. */
@@ -24,19 +28,26 @@ export interface PublishOptions extends CallOptions {
 /** Expects that an aggregate is at exactly this version; 0n: it has no event yet. */
 export function atVersion(aggregateType: string, aggregateId: string, version: bigint): AggregateExpectation {
   return create(AggregateExpectationSchema, {
-    aggregateType, aggregateId, expected: { case: "version", value: version },
+    aggregateType,
+    aggregateId,
+    expected: { case: "version", value: version },
   });
 }
 
 /** Expects that an aggregate has at least one event, or none. */
 export function exists(aggregateType: string, aggregateId: string, expected = true): AggregateExpectation {
   return create(AggregateExpectationSchema, {
-    aggregateType, aggregateId, expected: { case: "exists", value: expected },
+    aggregateType,
+    aggregateId,
+    expected: { case: "exists", value: expected },
   });
 }
 
 export async function publishMany(
-  calls: Calls, tenant: string, events: readonly EventInit[], { expect = [], perEvent = false, ...options }: PublishOptions,
+  calls: Calls,
+  tenant: string,
+  events: readonly EventInit[],
+  { expect = [], perEvent = false, ...options }: PublishOptions,
 ): Promise<PublishResult[]> {
   const mode = perEvent ? PublishMode.PER_EVENT : PublishMode.UNSPECIFIED;
   const all = events.map((event) => create(EventSchema, event.tenantId ? event : { ...event, tenantId: tenant }));

@@ -3,7 +3,12 @@
 import { Acks } from "./acks.js";
 import { type Calls } from "./calls.js";
 import { type CallOptions } from "./door.js";
-import { NackAction, SubscriberService, type SettleOutcome, type SettleResult } from "./gen/eventbroker/v1/subscriber_service_pb.js";
+import {
+  NackAction,
+  SubscriberService,
+  type SettleOutcome,
+  type SettleResult,
+} from "./gen/eventbroker/v1/subscriber_service_pb.js";
 import { duration } from "./time.js";
 
 export interface NackOptions extends CallOptions {
@@ -39,7 +44,9 @@ export class Settling {
   }
 
   async nack(
-    ackIds: string[], reason: string, { action = NackAction.RETRY, delayMs, ...options }: NackOptions = {},
+    ackIds: string[],
+    reason: string,
+    { action = NackAction.RETRY, delayMs, ...options }: NackOptions = {},
   ): Promise<SettleOutcome[]> {
     const delay = delayMs === undefined ? {} : { delay: duration(delayMs) };
     const request = { ackIds, reason: asReason(reason), action, ...delay };

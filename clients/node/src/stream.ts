@@ -7,7 +7,11 @@ import { status as Code, type ClientDuplexStream } from "@grpc/grpc-js";
 import { bytesOf, type Door } from "./door.js";
 import { asError, EventBrokerError } from "./errors.js";
 import {
-  ConsumeRequestSchema, SubscriberService, type ConsumeResponse, type Opened, type SubscribeRequestSchema,
+  ConsumeRequestSchema,
+  SubscriberService,
+  type ConsumeResponse,
+  type Opened,
+  type SubscribeRequestSchema,
   type SubscribeResponse,
 } from "./gen/eventbroker/v1/subscriber_service_pb.js";
 
@@ -30,7 +34,11 @@ export class Stream {
   }
 
   /** Opens one, or throws why not. The signal ends it, also later. */
-  static async open(door: Door, request: MessageShape<typeof SubscribeRequestSchema>, signal: AbortSignal): Promise<Stream> {
+  static async open(
+    door: Door,
+    request: MessageShape<typeof SubscribeRequestSchema>,
+    signal: AbortSignal,
+  ): Promise<Stream> {
     const open = bytesOf(ConsumeRequestSchema, { request: { case: "open", value: request } });
     const call = door.stream(SubscriberService.method.consume);
     const cancel = () => call.cancel();

@@ -7,9 +7,13 @@ import { type Calls } from "./calls.js";
 import { Delivery } from "./delivery.js";
 import { Code, EventBrokerError, GroupDeletedError, ReplacedError } from "./errors.js";
 import {
-  ClosingReason, SubscribeRequestSchema, type Closing, type StartPoint,
+  ClosingReason,
+  SubscribeRequestSchema,
+  type Closing,
+  type StartPoint,
 } from "./gen/eventbroker/v1/subscriber_service_pb.js";
 import { type Holding } from "./holding.js";
+import { Inbox } from "./inbox.js";
 import { type Settling } from "./settling.js";
 import { Stream } from "./stream.js";
 import { duration, milliseconds, pause } from "./time.js";
@@ -40,16 +44,18 @@ export class Subscription implements AsyncIterable<Delivery> {
   readonly #holding: Holding | undefined;
   readonly #request: MessageShape<typeof SubscribeRequestSchema>;
   readonly #life = new AbortController();
-  readonly #deliveries: Delivery[] = []; // as many as may be out at most
-  readonly #waiting = new Set<() => void>();
+  readonly #inbox = new Inbox();
   #stream: Stream | undefined;
   #draining = false;
-  #over = false;
-  #error: unknown; // why, once over; undefined: orderly
 
   /** @internal */
   constructor(
-    calls: Calls, settling: Settling, holding: Holding | undefined, group: string, tenant: string, options: SubscribeOptions,
+    calls: Calls,
+    settling: Settling,
+    holding: Holding | undefined,
+    group: string,
+    tenant: string,
+    options: SubscribeOptions,
   ) {
     this.#calls = calls;
     this.#settling = settling;
@@ -70,7 +76,7 @@ export class Subscription implements AsyncIterable<Delivery> {
 
   /** Whether no more will come. */
   get over(): boolean {
-    return this.#over;
+    return this.#inbox.over;
   }
 
   /** @internal Joins the group, and answers with its deadline in ms. Tries until the broker refuses, or the signal. */
@@ -101,21 +107,8 @@ export class Subscription implements AsyncIterable<Delivery> {
   }
 
   /** The next delivery; undefined: the subscription was closed or drained. The signal ends the wait. */
-  async next(signal?: AbortSignal): Promise<Delivery | undefined> {
-    for (;;) {
-      for (let d = this.#deliveries.shift(); d; d = this.#deliveries.shift()) {
-        if (!d.stream.over) {
-          return d; // otherwise it comes again
-        }
-      }
-      if (this.#over) {
-        if (this.#error !== undefined) {
-          throw this.#error;
-        }
-        return undefined;
-      }
-      await this.#change(signal);
-    }
+  next(signal?: AbortSignal): Promise<Delivery | undefined> {
+    return this.#inbox.take(signal);
   }
 
   /** All deliveries, until the subscription ends. To leave the loop closes it. */
@@ -140,36 +133,15 @@ export class Subscription implements AsyncIterable<Delivery> {
     }
   }
 
-  /** Ends the subscription at once. What it holds goes to other consumers. `next` throws the reason, if there is one. */
+  /** Ends the subscription at once. What it holds goes to other consumers. `next` throws the reason, if it has one. */
   close(reason?: unknown): void {
     this.#stream?.end();
     this.#end(reason);
   }
 
   #end(error: unknown): void {
-    if (!this.#over) {
-      this.#over = true;
-      this.#error = error;
-      this.#life.abort(new Closed(error));
-      this.#waiting.forEach((wake) => wake());
-    }
-  }
-
-  #change(signal: AbortSignal | undefined): Promise<void> {
-    return new Promise((resolve, reject) => {
-      signal?.throwIfAborted();
-      const done = () => {
-        this.#waiting.delete(done);
-        signal?.removeEventListener("abort", aborted);
-        resolve();
-      };
-      const aborted = () => {
-        this.#waiting.delete(done);
-        reject(signal?.reason);
-      };
-      this.#waiting.add(done);
-      signal?.addEventListener("abort", aborted, { once: true });
-    });
+    this.#inbox.end(error);
+    this.#life.abort(new Closed(error)); // the first time only
   }
 
   /** Tries until a stream is open, the broker refuses, or it is closed. */
@@ -209,7 +181,7 @@ export class Subscription implements AsyncIterable<Delivery> {
         this.#stream = undefined;
         stream.end();
         this.#holding?.lose(stream);
-        if (this.#over || !this.#comesBack(closing, error)) {
+        if (this.over || !this.#comesBack(closing, error)) {
           break;
         }
         const { group } = this.#request;
@@ -240,11 +212,7 @@ export class Subscription implements AsyncIterable<Delivery> {
           for (const each of said.value.deliveries) {
             const delivery = new Delivery(each, said.value, stream, this.#settling);
             this.#holding?.take(delivery);
-            this.#deliveries.push(delivery);
-            for (const wake of this.#waiting) {
-              wake(); // one
-              break;
-            }
+            this.#inbox.put(delivery);
           }
         }
       }

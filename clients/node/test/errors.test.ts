@@ -9,7 +9,10 @@ import { Code, EventBrokerError } from "@eventbroker/client";
 import { backoff, FIRST_BACKOFF_MS, MOST_BACKOFF_MS } from "../src/backoff.js";
 import { asError } from "../src/errors.js";
 import {
-  BadRequestSchema, ErrorInfoSchema, PreconditionFailureSchema, RetryInfoSchema,
+  BadRequestSchema,
+  ErrorInfoSchema,
+  PreconditionFailureSchema,
+  RetryInfoSchema,
 } from "../src/gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../src/gen/google/rpc/status_pb.js";
 
@@ -24,7 +27,10 @@ function ours(reason: string): Any {
 function told(code: Code, ...details: Any[]): EventBrokerError {
   const metadata = new Metadata();
   if (details.length > 0) {
-    metadata.set("grpc-status-details-bin", Buffer.from(toBinary(StatusSchema, create(StatusSchema, { code, details }))));
+    metadata.set(
+      "grpc-status-details-bin",
+      Buffer.from(toBinary(StatusSchema, create(StatusSchema, { code, details }))),
+    );
   }
   const error = asError(Object.assign(new Error("m"), { code, details: "m", metadata }), "open.");
   assert.ok(error instanceof EventBrokerError);
@@ -56,15 +62,18 @@ test("details become fields", () => {
     detail(PreconditionFailureSchema, { violations: [{ subject: "User/u1", description: "expected 0, actual 1" }] }),
     detail(RetryInfoSchema, { retryDelay: { seconds: 1n, nanos: 500_000_000 } }),
   );
-  assert.deepEqual({ ...error }, {
-    name: "EventBrokerError",
-    code: Code.INVALID_ARGUMENT,
-    reason: "R",
-    metadata: { a: "b" },
-    violations: [{ field: "group", rule: "d" }],
-    conflicts: [{ aggregate: "User/u1", description: "expected 0, actual 1" }],
-    retryAfterMs: 1500,
-  });
+  assert.deepEqual(
+    { ...error },
+    {
+      name: "EventBrokerError",
+      code: Code.INVALID_ARGUMENT,
+      reason: "R",
+      metadata: { a: "b" },
+      violations: [{ field: "group", rule: "d" }],
+      conflicts: [{ aggregate: "User/u1", description: "expected 0, actual 1" }],
+      retryAfterMs: 1500,
+    },
+  );
   assert.equal(error.message, "R: m");
 });
 
@@ -76,5 +85,7 @@ test("what is no status stays what it is", () => {
 test("the back-off is jittered and bounded", () => {
   const waits = Array.from({ length: 200 }, (_, n) => backoff(n + 1, 1000) - 1000);
   waits.forEach((wait, n) => assert.ok(wait >= 0 && wait < Math.min(MOST_BACKOFF_MS, FIRST_BACKOFF_MS * 2 ** n)));
-  assert.ok(waits.some((wait) => wait > MOST_BACKOFF_MS / 2) && waits.slice(10).some((wait) => wait < MOST_BACKOFF_MS / 2));
+  assert.ok(
+    waits.some((wait) => wait > MOST_BACKOFF_MS / 2) && waits.slice(10).some((wait) => wait < MOST_BACKOFF_MS / 2),
+  );
 });

@@ -5,7 +5,7 @@ import { newEvent, newId, json, sessionRevoked, typedData, userCreated } from "@
 
 test("ids are unique UUIDs that sort by time", () => {
   const ids: string[] = [];
-  for (let made = 0; ids.length < 5; ) {
+  for (let made = 0; ids.length < 5;) {
     if (Date.now() > made) {
       ids.push(newId());
       made = Date.now();

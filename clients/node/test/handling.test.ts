@@ -3,7 +3,15 @@ import { once } from "node:events";
 import { test, type TestContext } from "node:test";
 
 import {
-  EventBrokerError, LostError, NackAction, Reject, RetryAfter, SettleOutcome, type Client, type Delivery, type Handler,
+  EventBrokerError,
+  LostError,
+  NackAction,
+  Reject,
+  RetryAfter,
+  SettleOutcome,
+  type Client,
+  type Delivery,
+  type Handler,
   type Subscription,
 } from "@eventbroker/client";
 
@@ -75,10 +83,14 @@ test("a drain waits for handlers no longer than it was told", async (t) => {
   const answers = new Answers();
   const client = await connected(t, answers);
   const drain = new AbortController();
-  await client.consume("g", () => {
-    drain.abort();
-    return new Promise(() => {});
-  }, { signal: drain.signal, drainTimeoutMs: 50 });
+  await client.consume(
+    "g",
+    () => {
+      drain.abort();
+      return new Promise(() => {});
+    },
+    { signal: drain.signal, drainTimeoutMs: 50 },
+  );
   assert.deepEqual(answers.acked, []);
 });
 
@@ -102,7 +114,10 @@ test("a subscription is settled by hand until it is drained", async (t) => {
   const answers = new Answers();
   const subscription = await (await connected(t, answers)).subscribe("g");
   await settle(subscription, () => subscription.drain());
-  assert.deepEqual(answers.acked.map(({ ackIds }) => ackIds), [["a1"]]);
+  assert.deepEqual(
+    answers.acked.map(({ ackIds }) => ackIds),
+    [["a1"]],
+  );
 });
 
 test("to leave the loop closes the subscription", async (t) => {
@@ -140,16 +155,26 @@ test("acks of the same time share a call", async (t) => {
   answers.ack = () => {};
   letGo!();
   assert.deepEqual(await Promise.all([first, ...others]), Array(101).fill(SettleOutcome.DONE));
-  assert.deepEqual(answers.acked.map(({ ackIds }) => ackIds.length), [1, 100]);
+  assert.deepEqual(
+    answers.acked.map(({ ackIds }) => ackIds.length),
+    [1, 100],
+  );
 });
 
 test("handlers are at least one", async (t) => {
   const client = await connected(t, new Answers());
-  await assert.rejects(client.consume("g", () => {}, { concurrency: 0 }), RangeError);
+  await assert.rejects(
+    client.consume("g", () => {}, { concurrency: 0 }),
+    RangeError,
+  );
 });
 
 test("any text becomes a reason", () => {
-  for (const [text, reason] of [["", ""], ["a\r\nb\0", "a  b "], ["\ud800\u0085", "\ufffd "]] as const) {
+  for (const [text, reason] of [
+    ["", ""],
+    ["a\r\nb\0", "a  b "],
+    ["\ud800\u0085", "\ufffd "],
+  ] as const) {
     assert.equal(asReason(text), reason);
   }
   assert.equal([...asReason("😀".repeat(2000))].length, 1024);

@@ -19,11 +19,22 @@ test("only events of unknown outcome are published again", async (t) => {
     }),
   });
   const client = await connected(t, answers);
-  const results = await client.publishMany(["bad", "late", "good"].map((eventId) => ({ eventId })), { perEvent: true });
-  assert.deepEqual(results.map(({ eventId, outcome }) => [eventId, outcome]), [
-    ["bad", REFUSED], ["late", STORED], ["good", STORED],
-  ]);
-  assert.deepEqual(answers.published.map(({ events }) => events.length), [3, 1, 1]);
+  const results = await client.publishMany(
+    ["bad", "late", "good"].map((eventId) => ({ eventId })),
+    { perEvent: true },
+  );
+  assert.deepEqual(
+    results.map(({ eventId, outcome }) => [eventId, outcome]),
+    [
+      ["bad", REFUSED],
+      ["late", STORED],
+      ["good", STORED],
+    ],
+  );
+  assert.deepEqual(
+    answers.published.map(({ events }) => events.length),
+    [3, 1, 1],
+  );
   assert.ok(answers.published.every(({ mode }) => mode === PublishMode.PER_EVENT));
 });
 
@@ -31,13 +42,18 @@ test("what is not known when the time is over is refused as unavailable", async 
   const answers = new Answers();
   answers.publish = ({ events }) => ({
     results: events.map(({ eventId }) =>
-      eventId === "late" ? { eventId, outcome: REFUSED, error: { code: Code.UNAVAILABLE } } : { eventId, outcome: STORED },
+      eventId === "late"
+        ? { eventId, outcome: REFUSED, error: { code: Code.UNAVAILABLE } }
+        : { eventId, outcome: STORED },
     ),
   });
   const client = await connected(t, answers);
   const options = { perEvent: true, timeoutMs: 300 };
   const results = await client.publishMany([{ eventId: "good" }, { eventId: "late" }], options);
-  assert.deepEqual(results.map(({ error }) => error?.code), [undefined, Code.UNAVAILABLE]);
+  assert.deepEqual(
+    results.map(({ error }) => error?.code),
+    [undefined, Code.UNAVAILABLE],
+  );
 });
 
 test("an error that does not come from the broker is tried again until the time is over", async (t) => {

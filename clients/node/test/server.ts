@@ -5,16 +5,33 @@ import { type TestContext } from "node:test";
 import { promisify } from "node:util";
 
 import {
-  create, fromBinary, toBinary, type DescMessage, type DescService, type MessageInitShape,
+  create,
+  fromBinary,
+  toBinary,
+  type DescMessage,
+  type DescService,
+  type MessageInitShape,
 } from "@bufbuild/protobuf";
 import {
-  Server, ServerCredentials, type Metadata, type ServerDuplexStream, type ServerUnaryCall, type ServiceDefinition,
+  Server,
+  ServerCredentials,
+  type Metadata,
+  type ServerDuplexStream,
+  type ServerUnaryCall,
+  type ServiceDefinition,
   type sendUnaryData,
 } from "@grpc/grpc-js";
 import { connect, newEvent, json, SettleOutcome, type Client, type ConnectOptions } from "@eventbroker/client";
 import {
-  PublisherService, SubscriberService, type AckRequest, type ConsumeRequest, type ConsumeResponseSchema,
-  type ExtendDeadlineRequest, type NackRequest, type PublishRequest, type PublishResponseSchema,
+  PublisherService,
+  SubscriberService,
+  type AckRequest,
+  type ConsumeRequest,
+  type ConsumeResponseSchema,
+  type ExtendDeadlineRequest,
+  type NackRequest,
+  type PublishRequest,
+  type PublishResponseSchema,
 } from "@eventbroker/client/v1";
 
 type Published = MessageInitShape<typeof PublishResponseSchema>;
@@ -65,25 +82,34 @@ export class Answers {
   /** Hands out one event, and ends when it is told to drain. */
   #consume(stream: Stream): void {
     const number = ++this.streams;
-    stream.on("error", () => {}).on("data", ({ request }: ConsumeRequest) => {
-      if (request.case === "drain") {
-        stream.end();
-        return;
-      }
-      const event = newEvent({ eventType: "user.created", aggregateType: "User", aggregateId: "u1", data: json("{}") });
-      const deliveries = [{ event, ackId: `a${number}`, attempt: 1 }];
-      const opened = {
-        group: "g", consumerId: "c", ackDeadline: { seconds: this.deadlineSeconds },
-        flowControl: { maxUnsettledEvents: 10 },
-      };
-      stream.write({ response: { case: "subscription", value: { response: { case: "opened", value: opened } } } });
-      const ackDeadline = { seconds: 1_800_000_000n };
-      const batch = { deliveries, ackDeadline };
-      stream.write({ response: { case: "subscription", value: { response: { case: "deliveries", value: batch } } } });
-      if (number <= this.breaking) {
-        stream.emit("error", { code: 14, details: "broken" });
-      }
-    });
+    stream
+      .on("error", () => {})
+      .on("data", ({ request }: ConsumeRequest) => {
+        if (request.case === "drain") {
+          stream.end();
+          return;
+        }
+        const event = newEvent({
+          eventType: "user.created",
+          aggregateType: "User",
+          aggregateId: "u1",
+          data: json("{}"),
+        });
+        const deliveries = [{ event, ackId: `a${number}`, attempt: 1 }];
+        const opened = {
+          group: "g",
+          consumerId: "c",
+          ackDeadline: { seconds: this.deadlineSeconds },
+          flowControl: { maxUnsettledEvents: 10 },
+        };
+        stream.write({ response: { case: "subscription", value: { response: { case: "opened", value: opened } } } });
+        const ackDeadline = { seconds: 1_800_000_000n };
+        const batch = { deliveries, ackDeadline };
+        stream.write({ response: { case: "subscription", value: { response: { case: "deliveries", value: batch } } } });
+        if (number <= this.breaking) {
+          stream.emit("error", { code: 14, details: "broken" });
+        }
+      });
   }
 }
 
@@ -107,13 +133,17 @@ function results(ackIds: string[], outcome: SettleOutcome) {
 
 function unary<I, O>(answer: (request: I, metadata: Metadata) => Promise<O>) {
   return ({ request, metadata }: ServerUnaryCall<I, O>, callback: sendUnaryData<O>): void => {
-    answer(request, metadata).then((said) => callback(null, said), (error) => callback(error));
+    answer(request, metadata).then(
+      (said) => callback(null, said),
+      (error) => callback(error),
+    );
   };
 }
 
 function definition(service: DescService): ServiceDefinition {
   const from = (schema: DescMessage) => (bytes: Buffer) => fromBinary(schema, bytes);
-  const to = (schema: DescMessage) => (said: Record<string, unknown>) => Buffer.from(toBinary(schema, create(schema, said)));
+  const to = (schema: DescMessage) => (said: Record<string, unknown>) =>
+    Buffer.from(toBinary(schema, create(schema, said)));
   return Object.fromEntries(
     service.methods.map((method) => [
       method.name,
