@@ -21,7 +21,8 @@ export const file_eventbroker_v1_stats_service: GenFile = /*@__PURE__*/
  */
 export type GetStatsRequest = Message<"eventbroker.v1.GetStatsRequest"> & {
   /**
-   * Only what is of this tenant, a name. Empty: the caller's tenant; for a caller without one, all tenants together.
+   * Only the groups of this tenant, a name, and no counts. Empty: the caller's tenant; for a caller without one, all
+   * groups, and the counts of all tenants together.
    *
    * @generated from field: string tenant_id = 1;
    */
@@ -49,14 +50,15 @@ export type GetStatsResponse = Message<"eventbroker.v1.GetStatsResponse"> & {
   since?: Timestamp | undefined;
 
   /**
-   * Figures by event type, by name. Types beyond the 1,000 first met are counted together under "other".
+   * Figures by event type, by name. Types beyond the 1,000 first met are counted together under "other"; so are
+   * deliveries of history and retries that were settled through another broker than the one they came from.
    *
    * @generated from field: repeated eventbroker.v1.EventTypeStats event_types = 2;
    */
   eventTypes: EventTypeStats[];
 
   /**
-   * How many event types were met.
+   * How many event types are listed.
    *
    * @generated from field: int32 total_event_types = 3;
    */
@@ -120,14 +122,15 @@ export type EventTypeStats = Message<"eventbroker.v1.EventTypeStats"> & {
 
   /**
    * From when an event was stored until it was first handed to a consumer of a group, on average. Events of history that
-   * a group began with, or was moved back to, do not count. Unset: none was delivered.
+   * a group began with, or was moved back to, do not count, nor do those of ordered and fair groups. The oldest event of
+   * a batch stands for all of its type in it. Unset: none was delivered.
    *
    * @generated from field: google.protobuf.Duration average_latency = 6;
    */
   averageLatency?: Duration | undefined;
 
   /**
-   * The same, but of 99 in 100 at most this.
+   * The same, but of 99 in 100 at most this; up to 11 % too high.
    *
    * @generated from field: google.protobuf.Duration p99_latency = 7;
    */
@@ -169,7 +172,8 @@ export type GroupStats = Message<"eventbroker.v1.GroupStats"> & {
   lag: bigint;
 
   /**
-   * How long ago the oldest event was stored that is not settled. Unset: all is settled.
+   * How long ago the first event after what is settled was stored; it may be one that the group does not get, a little
+   * older than the first that it does. Unset: all is settled.
    *
    * @generated from field: google.protobuf.Duration oldest_unsettled_age = 4;
    */
@@ -195,7 +199,8 @@ export const StatsService: GenService<{
   /**
    * GetStats answers the figures as they are now.
    *
-   * A caller with a tenant sees the groups of its tenant, and the counts of its tenant's events.
+   * Counts are of all tenants together: only a caller without a tenant, who asks for none, sees them. A caller with a
+   * tenant sees how the groups of its tenant stand.
    * INVALID_ARGUMENT names every field that breaks a rule. PERMISSION_DENIED: the tenant is not the caller's.
    *
    * @generated from rpc eventbroker.v1.StatsService.GetStats
