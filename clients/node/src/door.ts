@@ -1,5 +1,6 @@
 // The door to gRPC: messages become bytes here, and its errors those of this package.
 
+import { setMaxListeners } from "node:events";
 import { type Readable } from "node:stream";
 
 import {
@@ -55,6 +56,7 @@ export class Door {
     this.#client = client;
     this.#token = token;
     this.closed = this.#life.signal;
+    setMaxListeners(0, this.closed); // all that waits listens
   }
 
   stub<S extends DescService>(service: S): Stub<S> {
