@@ -39,7 +39,6 @@ export class Calls {
       try {
         return await once(Math.min(end, Date.now() + this.tryTimeoutMs));
       } catch (error) {
-        signal?.throwIfAborted();
         if (!(error instanceof EventBrokerError && error.retryable)) {
           throw error;
         }

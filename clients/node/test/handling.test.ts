@@ -120,6 +120,14 @@ test("a subscription is settled by hand until it is drained", async (t) => {
   );
 });
 
+test("what a broken stream has left is not handed out", async (t) => {
+  const answers = new Answers();
+  answers.breaking = 1;
+  const subscription = await (await connected(t, answers)).subscribe("g");
+  await once(answers.told, "again");
+  assert.equal((await subscription.next())?.ackId, "a2");
+});
+
 test("to leave the loop closes the subscription", async (t) => {
   const subscription = await (await connected(t, new Answers())).subscribe("g");
   for await (const { ackId, attempt } of subscription) {

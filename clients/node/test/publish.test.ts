@@ -1,10 +1,16 @@
 import assert from "node:assert/strict";
+import { EventEmitter, once } from "node:events";
 import { test } from "node:test";
 
+import { create, toBinary } from "@bufbuild/protobuf";
+import { anyPack } from "@bufbuild/protobuf/wkt";
 import { Metadata } from "@grpc/grpc-js";
 import { Code, connect, EventBrokerError, PublishOutcome } from "@eventbroker/client";
 import { PublishMode } from "@eventbroker/client/v1";
 
+import { RetryInfoSchema } from "../src/gen/google/rpc/error_details_pb.js";
+import { StatusSchema } from "../src/gen/google/rpc/status_pb.js";
+import { pause } from "../src/time.js";
 import { Answers, connected } from "./server.js";
 
 const { STORED, REFUSED } = PublishOutcome;
@@ -84,21 +90,40 @@ test("the tenant of the client is that of events that name none, and its token g
 
 test("to close the client ends what waits", async (t) => {
   const answers = new Answers();
-  const client = await connected(t, answers);
-  answers.publish = () => {
-    client.close();
+  const client = await connected(t, answers, { patienceMs: Infinity, tryTimeoutMs: Infinity });
+  const asked = new EventEmitter();
+  answers.publish = ({ events: [event] }) => {
+    asked.emit("asked");
+    if (event?.eventId === "again") {
+      throw { code: Code.UNAVAILABLE, details: "away", metadata: inAnHour() };
+    }
     return new Promise(() => {});
   };
   const closed = { code: Code.FAILED_PRECONDITION, message: /the client is closed/ };
   const subscription = await client.subscribe("g");
   await subscription.next();
-  const waiting = assert.rejects(subscription.next(), closed);
-  await assert.rejects(client.publish({ eventId: "e1" }), closed);
-  await waiting;
+  const waiting = [
+    assert.rejects(subscription.next(), closed),
+    assert.rejects(client.publish({ eventId: "again" }), closed),
+  ];
+  await once(asked, "asked");
+  waiting.push(assert.rejects(client.publish({ eventId: "never" }), closed));
+  await once(asked, "asked");
+  await client.ack(["a1"]); // so the first one has its answer, too, and waits for its next try
+  client.close();
+  await Promise.all(waiting);
   await assert.rejects(client.publish({ eventId: "e1" }), closed);
   await assert.rejects(client.subscribe("g"), closed);
   await assert.rejects(client.groups.getGroup({ name: "g" }), closed);
 });
+
+function inAnHour(): Metadata {
+  const retry = create(RetryInfoSchema, { retryDelay: { seconds: 3600n } });
+  const status = create(StatusSchema, { code: Code.UNAVAILABLE, details: [anyPack(RetryInfoSchema, retry)] });
+  const metadata = new Metadata();
+  metadata.set("grpc-status-details-bin", Buffer.from(toBinary(StatusSchema, status)));
+  return metadata;
+}
 
 test("an event that no message can carry is refused without a call", async (t) => {
   const answers = new Answers();
@@ -118,6 +143,22 @@ test("a signal ends a publish that waits, with its reason", async (t) => {
   await assert.rejects(client.publish({ eventId: "e1" }, { signal: gone.signal }), /changed my mind/);
   await assert.rejects(client.publish({ eventId: "e1" }, { signal: gone.signal }), /changed my mind/);
   assert.equal(answers.published.length, 1);
+});
+
+test("a signal ends a call of the generated services, with its reason", async (t) => {
+  const answers = new Answers();
+  const client = await connected(t, answers);
+  const gone = new AbortController();
+  answers.told.once("waiting", () => gone.abort(new Error("changed my mind")));
+  await assert.rejects(client.groups.waitForGroup({ name: "g" }, { signal: gone.signal }), /changed my mind/);
+});
+
+test("a wait may be for ever", async () => {
+  const end = new AbortController();
+  const ever = pause(Infinity, end.signal);
+  assert.equal(await Promise.race([ever.then(() => "over"), pause(20).then(() => "waits")]), "waits");
+  end.abort(new Error("enough"));
+  await assert.rejects(ever, /enough/);
 });
 
 test("connecting ends with its patience, and with its signal", async () => {

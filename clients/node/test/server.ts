@@ -23,6 +23,7 @@ import {
 } from "@grpc/grpc-js";
 import { connect, newEvent, json, SettleOutcome, type Client, type ConnectOptions } from "@eventbroker/client";
 import {
+  GroupService,
   PublisherService,
   SubscriberService,
   type AckRequest,
@@ -48,7 +49,7 @@ export class Answers {
   readonly published: PublishRequest[] = [];
   readonly acked: AckRequest[] = [];
   readonly nacked: NackRequest[] = [];
-  readonly told = new EventEmitter<{ nacked: [NackRequest]; acked: [AckRequest] }>();
+  readonly told = new EventEmitter<{ nacked: [NackRequest]; acked: [AckRequest]; again: []; waiting: [] }>();
 
   /** Serves on a port of its own until the test is over. */
   async serve(test: TestContext): Promise<string> {
@@ -74,6 +75,7 @@ export class Answers {
       }),
       ExtendDeadline: unary(async (request: ExtendDeadlineRequest) => results(request.ackIds, this.extend(request))),
     });
+    server.addService(definition(GroupService), { WaitForGroup: () => this.told.emit("waiting") }); // and no answer
     const port = await promisify(server.bindAsync.bind(server))("127.0.0.1:0", ServerCredentials.createInsecure());
     test.after(() => server.forceShutdown());
     return `127.0.0.1:${port}`;
@@ -82,6 +84,9 @@ export class Answers {
   /** Hands out one event, and ends when it is told to drain. */
   #consume(stream: Stream): void {
     const number = ++this.streams;
+    if (number > 1) {
+      this.told.emit("again");
+    }
     stream
       .on("error", () => {})
       .on("data", ({ request }: ConsumeRequest) => {
