@@ -89,7 +89,8 @@ requirements: $(READY) ## renew the hashed requirements from pyproject.toml
 	  { echo '# Renewed by `make requirements`.'; cat build/$$file; } > $$file; done
 
 clean: ## remove the venv, caches and builds; data stays
-	@rm -rf $(VENV) build dist $(NODE)/dist $(NODE)/node_modules .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	@rm -rf $(VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	@rm -rf $(NODE)/dist $(NODE)/node_modules
 	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The venv: made once, brought up to date when one of these files changes.

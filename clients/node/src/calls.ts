@@ -22,7 +22,7 @@ export class Calls {
     readonly logger: Logger | undefined,
   ) {}
 
-  /** Calls a method again and again. When the time is over it throws the last error, with the one before as its cause. */
+  /** Calls a method again and again. When the time is over it throws the last error, its cause being the one before. */
   call<I extends DescMessage, O extends DescMessage>(
     method: DescMethod & { input: I; output: O },
     request: MessageInitShape<I>,

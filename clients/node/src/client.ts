@@ -18,7 +18,7 @@ import { Subscription, type SubscribeOptions } from "./subscription.js";
 export interface ConnectOptions {
   /** The tenant of events and subscriptions that name none. */
   tenant?: string;
-  /** Goes with every call, as `authorization: Bearer`. A function is asked each time. */
+  /** Says who calls. */
   token?: Token;
   /** Encrypts the connection: `true` trusts the authorities that Node trusts; files are in PEM. Default: plain text. */
   tls?: boolean | { ca?: Buffer; key?: Buffer; cert?: Buffer };

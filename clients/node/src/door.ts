@@ -25,7 +25,7 @@ export interface CallOptions {
   timeoutMs?: number | undefined;
 }
 
-/** Goes with every call, as `authorization: Bearer`. A function is asked each time. */
+/** Goes with every call, as `authorization: Bearer`; a function is asked each time. Over TLS or in your own network. */
 export type Token = string | (() => string);
 
 type Fields = Record<string, unknown>;

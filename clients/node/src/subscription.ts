@@ -127,9 +127,11 @@ export class Subscription implements AsyncIterable<Delivery> {
    * comes out of `next`.
    */
   drain(): void {
-    if (!this.#draining) {
+    if (!this.#stream) {
+      this.close(); // between two streams nothing is out
+    } else if (!this.#draining) {
       this.#draining = true;
-      this.#stream?.drain();
+      this.#stream.drain();
     }
   }
 
@@ -155,9 +157,6 @@ export class Subscription implements AsyncIterable<Delivery> {
           this.#request.consumerId = stream.opened.consumerId; // it takes over from what is left of the stream before
         }
         this.#stream = stream;
-        if (this.#draining) {
-          stream.drain();
-        }
         return stream;
       } catch (error) {
         if (life.aborted) {
@@ -190,9 +189,6 @@ export class Subscription implements AsyncIterable<Delivery> {
           n = 1;
         }
         await pause(backoff(n, closing?.retryAfter ? milliseconds(closing.retryAfter) : 0), this.#life.signal);
-        if (this.#draining) {
-          break; // nothing is out
-        }
         stream = await this.#open();
       }
       this.#end(undefined);

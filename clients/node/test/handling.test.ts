@@ -128,6 +128,18 @@ test("what a broken stream has left is not handed out", async (t) => {
   assert.equal((await subscription.next())?.ackId, "a2");
 });
 
+test("a drain while the broker is away is over at once", async (t) => {
+  const answers = new Answers();
+  const quiet = () => {};
+  const logger = { debug: quiet, warn: quiet, info: () => answers.told.emit("again") };
+  const subscription = await (await connected(t, answers, { logger })).subscribe("g");
+  await subscription.next();
+  answers.end();
+  await once(answers.told, "again");
+  subscription.drain();
+  assert.equal(await subscription.next(), undefined);
+});
+
 test("to leave the loop closes the subscription", async (t) => {
   const subscription = await (await connected(t, new Answers())).subscribe("g");
   for await (const { ackId, attempt } of subscription) {

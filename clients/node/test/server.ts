@@ -51,9 +51,11 @@ export class Answers {
   readonly nacked: NackRequest[] = [];
   readonly told = new EventEmitter<{ nacked: [NackRequest]; acked: [AckRequest]; again: []; waiting: [] }>();
 
+  readonly #server = new Server();
+
   /** Serves on a port of its own until the test is over. */
   async serve(test: TestContext): Promise<string> {
-    const server = new Server();
+    const server = this.#server;
     server.addService(definition(PublisherService), {
       Publish: unary(async (request: PublishRequest, metadata) => {
         this.published.push(request);
@@ -77,8 +79,13 @@ export class Answers {
     });
     server.addService(definition(GroupService), { WaitForGroup: () => this.told.emit("waiting") }); // and no answer
     const port = await promisify(server.bindAsync.bind(server))("127.0.0.1:0", ServerCredentials.createInsecure());
-    test.after(() => server.forceShutdown());
+    test.after(() => this.end());
     return `127.0.0.1:${port}`;
+  }
+
+  /** Breaks all connections, and takes no new ones. */
+  end(): void {
+    this.#server.forceShutdown();
   }
 
   /** Hands out one event, and ends when it is told to drain. */
