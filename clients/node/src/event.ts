@@ -54,7 +54,10 @@ export function message<D extends DescMessage>(schema: D, data: MessageInitShape
 }
 
 /** Where an event of the contract goes, beside its data. */
-export type Place = Omit<MessageInitShape<typeof EventSchema>, "$typeName" | "eventType" | "aggregateType" | "data">;
+export type Place = Omit<
+  MessageInitShape<typeof EventSchema>,
+  "$typeName" | "eventType" | "aggregateType" | "aggregateId" | "data"
+>;
 
 function typed<D extends DescMessage>(schema: D, eventType: string, aggregateType: string) {
   return (aggregateId: string, data: MessageInitShape<D>, more: Place = {}): Event =>
