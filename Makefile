@@ -9,7 +9,7 @@ STUBS := clients/python
 PYTHON ?= # which Python makes the venv; empty: the first that is new enough
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint protos protos-go baseline demo bench wheel requirements clean
+.PHONY: help run test lint protos protos-go protos-node client-node baseline demo bench wheel requirements clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,26 @@ protos-go: $(READY) ## regenerate the Go stubs from protos/; needs Go
 	@rm -rf clients/go/v1 clients/go/events
 	@cd clients/go && $(CURDIR)/$(BIN)/buf generate
 
+# What the Node client is built with, of the versions that its package.json pins.
+NODE := clients/node
+NODE_READY := $(NODE)/node_modules/.ready
+
+$(NODE_READY): $(NODE)/package.json
+	@cd $(NODE) && npm install --loglevel=error --no-package-lock --no-audit --no-fund --ignore-scripts
+	@touch $@
+
+client-node: $(NODE_READY) ## build the Node client; needs Node and npm
+	@cd $(NODE) && npm run --silent build
+
+# google.rpc is what the details of errors are made of; its protos come with the Python packages.
+protos-node: $(READY) $(NODE_READY) ## regenerate the Node stubs from protos/; needs Node and npm
+	@rm -rf $(NODE)/src/gen && mkdir -p $(NODE)/src/gen
+	@google=$$($(BIN)/python -c 'import google.rpc; print(list(google.rpc.__path__)[0][:-len("google/rpc")])') && \
+	  $(BIN)/python -m grpc_tools.protoc -I protos -I "$$google" \
+	  --plugin=$(NODE)/node_modules/.bin/protoc-gen-es --es_out=$(NODE)/src/gen \
+	  --es_opt=target=ts,import_extension=js \
+	  $$(find protos -name '*.proto' | sort) google/rpc/status.proto google/rpc/error_details.proto
+
 baseline: $(READY) ## on a release: promise the present protos to clients (see `buf breaking`)
 	@$(BIN)/buf build --exclude-source-info -o protos/baseline.binpb
 
@@ -70,6 +90,7 @@ requirements: $(READY) ## renew the hashed requirements from pyproject.toml
 
 clean: ## remove the venv, caches and builds; data stays
 	@rm -rf $(VENV) build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage
+	@rm -rf $(NODE)/dist $(NODE)/node_modules
 	@find . -name __pycache__ -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The venv: made once, brought up to date when one of these files changes.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from tests.conftest import BrokerProcess
+    from tests.polyglot.runners import Runner
 
 collect_ignore = [f"test_{runner.language}.py" for runner in LEFT_OUT]
 
@@ -24,6 +27,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for runner in LEFT_OUT:
         missing = ", ".join(runner.missing())
         terminalreporter.write_line(f"The client of {runner.language} was left out: {missing} not here.")
+
+
+@pytest.fixture(scope="session")
+def built() -> Callable[[Runner], None]:
+    """Builds the client of a runner, once."""
+
+    @cache
+    def build(runner: Runner) -> None:
+        if runner.verb:
+            command = ["make", "-C", str(ROOT), runner.verb]
+            made = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+            assert made.returncode == 0, made.stdout + made.stderr
+
+    return build
 
 
 @pytest.fixture

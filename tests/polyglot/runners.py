@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,20 +17,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Runner:
-    """`needs` are the programs without which it cannot be."""
+    """`needs` are the programs without which it cannot be; `probe` is a command that fails when they are too old.
+    `verb` is that of make which builds it before it runs."""
 
     language: str
     directory: Path
     command: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    probe: tuple[str, ...] = ()
+    verb: str = ""
 
     def missing(self) -> list[str]:
-        return [program for program in self.needs if not shutil.which(program)]
+        missing = [program for program in self.needs if not shutil.which(program)]
+        if self.probe and not missing and subprocess.run(self.probe, check=False).returncode != 0:
+            return [f"a newer {self.needs[0]}"]
+        return missing
 
 
 RUNNERS = [
     Runner("python", ROOT, (sys.executable, "-m", "tests.conformance")),
     Runner("go", ROOT / "clients/go", ("go", "run", "./cmd/conformance"), needs=("go",)),
+    Runner(
+        "node",
+        ROOT / "clients/node",
+        ("node", "dist/conformance/main.js"),
+        needs=("node", "npm"),
+        probe=("node", "-e", "process.exit(+(parseInt(process.versions.node) < 20))"),
+        verb="client-node",
+    ),
 ]
 
 ALL = os.environ.get("EVENTBROKER_ALL_CLIENTS") == "1"  # then one whose programs are missing fails

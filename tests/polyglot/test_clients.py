@@ -13,6 +13,8 @@ from tests.polyglot.runners import PRESENT
 from tests.processes import spawned
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.polyglot.runners import Runner
 
 NAMES = [
@@ -25,8 +27,11 @@ pytestmark = pytest.mark.timeout(280)
 
 
 @pytest.mark.parametrize("runner", PRESENT, ids=lambda runner: runner.language)
-async def test_the_client_does_as_the_conformance_cases_say(runner: Runner, environment: dict[str, str]) -> None:
+async def test_the_client_does_as_the_conformance_cases_say(
+    runner: Runner, built: Callable[[Runner], None], environment: dict[str, str]
+) -> None:
     assert not runner.missing(), "EVENTBROKER_ALL_CLIENTS=1 asks for all clients"
+    built(runner)
     async with spawned(
         *runner.command,
         cwd=runner.directory,
