@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
@@ -79,7 +80,7 @@ class MemoryServer:
         await server.start()
 
     async def stop(self) -> None:
-        await self._server.stop(None)
+        await self._server.stop(1.0)  # seconds for the calls of who just left to end, without complaints of gRPC
         self.groups.close()
 
 
@@ -107,21 +108,20 @@ class Subscriber(SubscriberServiceServicer):
     def __init__(self, groups: Groups) -> None:
         self._groups = groups
 
-    async def Consume(self, request_iterator: Any, context: Any) -> AsyncIterator[pb.ConsumeResponse]:  # noqa: N802
+    async def Consume(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802
         try:
-            async for said in self._consume(aiter(request_iterator)):
-                yield said
+            await self._consume(aiter(request_iterator), context)
         except Refused as refused:
             await context.abort_with_status(refused.status())
 
-    async def _consume(self, requests: AsyncIterator[pb.ConsumeRequest]) -> AsyncIterator[pb.ConsumeResponse]:
+    async def _consume(self, requests: AsyncIterator[pb.ConsumeRequest], context: Any) -> None:
         first = await anext(requests, pb.ConsumeRequest())
         if not first.HasField("open"):
             refuse_if([("open", "is required first")])
         wish = first.open
         group = self._groups.subscribed(wish)
         flow = pb.FlowControl(max_unsettled_events=wish.flow_control.max_unsettled_events or 256)
-        stream = Stream(wish.consumer_id, flow.max_unsettled_events)
+        stream = Stream(wish.consumer_id or uuid.uuid4().hex, flow.max_unsettled_events)
         opened = pb.Opened(
             group=group.name,
             consumer_id=stream.consumer_id,
@@ -135,7 +135,7 @@ class Subscriber(SubscriberServiceServicer):
         reading = asyncio.create_task(self._read(requests, stream), name="eventbroker in memory")
         try:
             async for said in stream.responses():
-                yield said
+                await context.write(said)
         finally:
             reading.cancel()
             group.leave(stream)
