@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from eventbroker.v1 import publisher_service_pb2 as pb
@@ -27,7 +26,7 @@ class Log:
         self.events: list[Event] = []
         self._stored = stored
         self._told: dict[tuple[str, str], tuple[bytes, Event]] = {}  # by tenant and id: as it was told, and is stored
-        self._versions = Counter[tuple[str, str, str]]()
+        self.aggregates: dict[tuple[str, str, str], list[Event]] = {}  # by tenant, type and id
 
     def get(self, tenant: str, event_id: str) -> Event:
         """Raises Refused."""
@@ -99,7 +98,8 @@ class Log:
         """What is expected of aggregates."""
         conflicts = []
         for said in request.expectations:
-            actual = self._versions[request.events[0].tenant_id, said.aggregate_type, said.aggregate_id]
+            aggregate = (request.events[0].tenant_id, said.aggregate_type, said.aggregate_id)
+            actual = len(self.aggregates.get(aggregate, ()))
             by_version = said.WhichOneof("expected") == "version"
             if actual != said.version if by_version else bool(actual) != said.exists:
                 expected = str(said.version) if by_version else "exists" if said.exists else "none"
@@ -120,13 +120,14 @@ class Log:
         if (known := self._known(event)) is not None:
             return known, True
         aggregate = (event.tenant_id, event.aggregate_type, event.aggregate_id)
-        self._versions[aggregate] += 1
+        before = self.aggregates.setdefault(aggregate, [])
         stored = Event()
         stored.CopyFrom(event)
-        stored.position, stored.aggregate_version = len(self.events) + 1, self._versions[aggregate]
+        stored.position, stored.aggregate_version = len(self.events) + 1, len(before) + 1
         stored.record_time.GetCurrentTime()
         self._told[event.tenant_id, event.event_id] = event.SerializeToString(deterministic=True), stored
         self.events.append(stored)
+        before.append(stored)
         self._stored(stored)
         return stored, False
 

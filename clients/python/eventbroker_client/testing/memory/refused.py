@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 from google.protobuf import any_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     import grpc
     from google.protobuf.message import Message
@@ -23,6 +24,10 @@ CODES = {
     "VERSION_CONFLICT": code_pb2.ABORTED,
     "GROUP_MISMATCH": code_pb2.FAILED_PRECONDITION,
     "EVENT_NOT_FOUND": code_pb2.NOT_FOUND,
+    "AGGREGATE_NOT_FOUND": code_pb2.NOT_FOUND,
+    "SNAPSHOT_NOT_FOUND": code_pb2.NOT_FOUND,
+    "VERSION_BEYOND": code_pb2.OUT_OF_RANGE,
+    "SNAPSHOT_AHEAD": code_pb2.FAILED_PRECONDITION,
     "GROUP_NOT_FOUND": code_pb2.NOT_FOUND,
     "DEAD_LETTER_NOT_FOUND": code_pb2.NOT_FOUND,
     "NOT_IN_MEMORY": code_pb2.UNIMPLEMENTED,
@@ -79,3 +84,16 @@ def knows_only(request: Message, *fields: str) -> None:
     unknown = [field.name for field, _ in request.ListFields() if field.name not in fields]
     if unknown:
         raise Refused("NOT_IN_MEMORY", f"the broker in memory knows no {', '.join(unknown)}")
+
+
+def refusing(method: Callable[[Any, Any, Any], Awaitable[Any]]) -> Callable[[Any, Any, Any], Awaitable[Any]]:
+    """A call of a service that may raise Refused."""
+
+    @functools.wraps(method)
+    async def call(self: Any, request: Any, context: Any) -> Any:
+        try:
+            return await method(self, request, context)
+        except Refused as refused:
+            await context.abort_with_status(refused.status())
+
+    return call

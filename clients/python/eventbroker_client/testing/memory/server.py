@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 from eventbroker.v1 import dead_letter_service_pb2 as dead_pb
-from eventbroker.v1 import event_store_service_pb2 as store_pb
 from eventbroker.v1 import group_service_pb2 as group_pb
 from eventbroker.v1 import subscriber_service_pb2 as pb
 from eventbroker.v1.dead_letter_service_pb2_grpc import (
     DeadLetterServiceServicer,
     add_DeadLetterServiceServicer_to_server,
 )
-from eventbroker.v1.event_store_service_pb2_grpc import (
-    EventStoreServiceServicer,
-    add_EventStoreServiceServicer_to_server,
-)
+from eventbroker.v1.event_store_service_pb2_grpc import add_EventStoreServiceServicer_to_server
 from eventbroker.v1.group_service_pb2_grpc import GroupServiceServicer, add_GroupServiceServicer_to_server
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceServicer, add_PublisherServiceServicer_to_server
 from eventbroker.v1.subscriber_service_pb2_grpc import (
@@ -30,11 +25,12 @@ from eventbroker.v1.subscriber_service_pb2_grpc import (
 from eventbroker_client.testing.memory.group import State
 from eventbroker_client.testing.memory.groups import Groups
 from eventbroker_client.testing.memory.log import Log
-from eventbroker_client.testing.memory.refused import Refused, knows_only, refuse_if
+from eventbroker_client.testing.memory.refused import Refused, knows_only, refuse_if, refusing
+from eventbroker_client.testing.memory.store import EventStore
 from eventbroker_client.testing.memory.stream import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from eventbroker.v1 import publisher_service_pb2 as publisher_pb
 
@@ -45,19 +41,6 @@ OPTIONS = [
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
 ]
-
-
-def refusing(method: Callable[[Any, Any, Any], Awaitable[Any]]) -> Callable[[Any, Any, Any], Awaitable[Any]]:
-    """A call of a service that may raise Refused."""
-
-    @functools.wraps(method)
-    async def call(self: Any, request: Any, context: Any) -> Any:
-        try:
-            return await method(self, request, context)
-        except Refused as refused:
-            await context.abort_with_status(refused.status())
-
-    return call
 
 
 class MemoryServer:
@@ -91,15 +74,6 @@ class Publisher(PublisherServiceServicer):
     @refusing
     async def Publish(self, request: publisher_pb.PublishRequest, context: Any) -> publisher_pb.PublishResponse:  # noqa: N802
         return self._log.publish(request)
-
-
-class EventStore(EventStoreServiceServicer):
-    def __init__(self, log: Log) -> None:
-        self._log = log
-
-    @refusing
-    async def GetEvent(self, request: store_pb.GetEventRequest, context: Any) -> store_pb.GetEventResponse:  # noqa: N802
-        return store_pb.GetEventResponse(event=self._log.get(request.tenant_id, request.event_id))
 
 
 class Subscriber(SubscriberServiceServicer):
