@@ -7,13 +7,10 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from tests.conformance.client import Client
 from tests.conformance.play import Play
-from tests.conformance.stubs import StubClient
-
-if TYPE_CHECKING:
-    from tests.conformance.client import Client
 
 CASES = Path(__file__).parent / "cases"
 SIDE_BY_SIDE = 8
@@ -42,7 +39,7 @@ class Runner:
                 except Exception as failed:  # whatever it was, the case failed
                     verdict, why = "FAILED", f": step {number}: {failed!r}"
                 finally:
-                    play.close()
+                    await play.close()
             self.counts[verdict] += 1
             print(f"{verdict:8} {file}: {case['name']}{why}", flush=True)  # noqa: T201 (the report)
 
@@ -54,7 +51,7 @@ async def main(wanted: list[str]) -> int:
         for case in json.loads(file.read_text())
         if not wanted or any(part in case["name"] for part in wanted)
     ]
-    async with StubClient(os.environ["EVENTBROKER_URL"]) as client:
+    async with Client(os.environ["EVENTBROKER_URL"]) as client:
         runner = Runner(client, os.environ.get("EVENTBROKER_CONTROL", ""))
         async with asyncio.TaskGroup() as tasks:
             for file, case in cases:

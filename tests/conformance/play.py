@@ -14,6 +14,7 @@ from eventbroker.v1 import subscriber_service_pb2 as pb
 
 from tests.conformance.client import Ended, Refusal
 from tests.conformance.event import check_as_published, event_of
+from tests.conformance.sdk_event import check_as_read
 from tests.conformance.worker import Worker
 from tests.waiting import eventually
 
@@ -21,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from eventbroker.v1.event_pb2 import Event
+    from eventbroker_client import Delivery, Outcome, Subscription
 
-    from tests.conformance.client import Client, Subscription
+    from tests.conformance.client import Client
 
 WAIT = 15.0  # seconds
 
@@ -45,13 +47,13 @@ class Play:
         self._published: dict[str, Event] = {}
         self._results: dict[str, list[tuple[int, int]]] = {}
         self._position = 0
-        self._deliveries: dict[str, list[pb.Delivery]] = {}
+        self._deliveries: dict[str, list[Delivery]] = {}
         self._subscriptions: dict[str, Subscription] = {}
         self._workers: dict[str, Worker] = {}
 
-    def close(self) -> None:
+    async def close(self) -> None:
         for subscription in self._subscriptions.values():
-            subscription.close()
+            await subscription.aclose()
         for worker in self._workers.values():
             worker.task.cancel()
 
@@ -87,6 +89,7 @@ class Play:
         for said in expectations or []:
             request.expectations.add(**said | ({"version": int(said["version"])} if "version" in said else {}))
         results = await self._client.publish(request)
+        sent = list(request.events)
         found = [publisher_pb.PublishOutcome.Name(result.outcome)[len("PUBLISH_OUTCOME_") :] for result in results]
         assert found == (outcomes or ["STORED"] * len(sent))
         for event, result in zip(sent, results, strict=True):
@@ -140,9 +143,9 @@ class Play:
         async with asyncio.timeout(WAIT):
             self._subscriptions[as_] = await self._client.subscribe(self._wish(**wish))
 
-    async def _next(self, names: list[str], seconds: float) -> tuple[str, pb.Delivery] | None:
+    async def _next(self, names: list[str], seconds: float) -> tuple[str, Delivery] | None:
         """The next delivery to any of the subscriptions; None when none came in time."""
-        waiting = {asyncio.create_task(self._subscriptions[name].next()): name for name in names}
+        waiting = {asyncio.create_task(self._client.next(self._subscriptions[name])): name for name in names}
         try:
             done, _ = await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if not done:
@@ -169,7 +172,7 @@ class Play:
                 taken = await self._next(names[:1] if counts else names, WAIT)
                 assert taken is not None, f"without {missing}"
                 name, delivery = taken
-                event_id = delivery.event.event_id
+                event_id = delivery.event_id
                 assert event_id in missing, f"{event_id!r} came, which was not to come"
                 missing.remove(event_id)
                 shares[name] += 1
@@ -177,22 +180,26 @@ class Play:
                     names = names[1:]
                 self._deliveries.setdefault(event_id, []).append(delivery)
                 assert attempt in (None, delivery.attempt)
-                check_as_published(delivery.event, self._published[event_id])
+                check_as_published(delivery.message, self._published[event_id])
+                check_as_read(delivery.event, delivery.message)
                 for field, value in (like or {}).get(event_id, {}).items():
-                    assert getattr(delivery.event, field) == value
+                    assert getattr(delivery.message, field) == value
 
     async def expect_none_within(self, from_: str, seconds: float) -> None:
         came = await self._next([from_], seconds)
         assert came is None, f"{came} came"
 
-    def _ack_ids(self, deliveries: list[str]) -> list[str]:
-        return [self._deliveries[event_id][at - 1].ack_id for event_id, at in map(numbered, deliveries)]
+    def _named(self, deliveries: list[str]) -> list[Delivery]:
+        return [self._deliveries[event_id][at - 1] for event_id, at in map(numbered, deliveries)]
 
     async def ack(
         self, deliveries: list[str] | None = None, ack_ids: list[str] | None = None, outcomes: list[str] | None = None
     ) -> None:
-        ids = ack_ids or self._ack_ids(deliveries or [])
-        assert outcomes_of(await self._client.ack(ids)) == (outcomes or ["DONE"] * len(ids))
+        if ack_ids:
+            found = await self._client.ack_ids(ack_ids)
+        else:
+            found = await self._client.settle(self._named(deliveries or []), lambda delivery: delivery.ack())
+        assert outcomes_of(found) == (outcomes or ["DONE"] * len(found))
 
     async def nack(
         self,
@@ -202,20 +209,20 @@ class Play:
         delay: float | None = None,
         outcomes: list[str] | None = None,
     ) -> None:
-        request = pb.NackRequest(
-            ack_ids=self._ack_ids(deliveries), action=pb.NackAction.Value(f"NACK_ACTION_{action}"), reason=reason
-        )
-        if delay is not None:
-            request.delay.FromMilliseconds(round(delay * 1000))
-        assert outcomes_of(await self._client.nack(request)) == (outcomes or ["DONE"] * len(deliveries))
+        async def settle(delivery: Delivery) -> Outcome:
+            if action == "RELEASE":
+                return await delivery.release()
+            return await delivery.nack(delay=delay, reason=reason, dead_letter=action == "DEAD_LETTER")
+
+        found = await self._client.settle(self._named(deliveries), settle)
+        assert outcomes_of(found) == (outcomes or ["DONE"] * len(deliveries))
 
     async def extend(self, deliveries: list[str], seconds: float, outcomes: list[str] | None = None) -> None:
-        request = pb.ExtendDeadlineRequest(ack_ids=self._ack_ids(deliveries))
-        request.deadline.FromMilliseconds(round(seconds * 1000))
-        assert outcomes_of(await self._client.extend(request)) == (outcomes or ["DONE"] * len(deliveries))
+        found = await self._client.settle(self._named(deliveries), lambda delivery: delivery.extend(seconds))
+        assert outcomes_of(found) == (outcomes or ["DONE"] * len(deliveries))
 
     async def run(self, as_: str, on: dict[str, list[Any]] | None = None, concurrency: int = 16, **wish: Any) -> None:
-        self._workers[as_] = Worker(self._client, self._wish(**wish), concurrency, on or {})
+        self._workers[as_] = Worker(self._client.consumer(self._wish(**wish), concurrency), on or {})
 
     async def expect_handled(self, by: str, events: list[str], state: str = "done", times: int | None = None) -> None:
         worker = self._workers[by]
@@ -231,10 +238,11 @@ class Play:
         if how == "drain":
             self._workers[who].drain.set()
         else:
-            self._subscriptions[who].close()
+            await self._subscriptions[who].aclose()
 
     async def expect_end(self, who: str, error: str = "") -> None:
-        over: Awaitable[Any] = self._workers[who].task if who in self._workers else self._subscriptions[who].next()
+        over: Awaitable[Any]
+        over = self._workers[who].task if who in self._workers else self._client.next(self._subscriptions[who])
         ending = ""
         try:
             async with asyncio.timeout(WAIT):
@@ -286,7 +294,7 @@ class Play:
         await eventually(reached, WAIT)
 
     async def control(self, say: str, event: str = "", delivery: str = "") -> None:
-        mark = event or (self._ack_ids([delivery])[0] if delivery else "")
+        mark = event or (self._named([delivery])[0].ack_id if delivery else "")
         reader, writer = await asyncio.open_connection("127.0.0.1", int(self._control))
         writer.write(f"{say} {mark}\n".encode())
         assert await reader.readline() == b"ok\n"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from eventbroker_client import connect
 from eventbroker_client.connection.address import VARIABLE
+from eventbroker_pytest.tenant import Tenant
 
 from tests.client import TIMEOUT
 from tests.conftest import ROOT
@@ -52,4 +53,8 @@ async def test_each_example_runs_after_those_before_it(
         await asyncio.to_thread(names["view"])
         async with names["consumer"]:
             pass
+        eventbroker = Tenant(broker.target, "of-a-test")
+        await names["test_an_order_is_delivered"](eventbroker)
+        await asyncio.to_thread(names["test_a_page_is_seen"], eventbroker)
+        await names["test_a_user_is_announced"]()
     assert "1 1 False" in capsys.readouterr().out

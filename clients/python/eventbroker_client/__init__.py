@@ -38,7 +38,7 @@ from eventbroker_client.events.cause import tracing
 from eventbroker_client.events.domain_event import DomainEvent
 from eventbroker_client.events.event import Event
 from eventbroker_client.events.ids import new_id
-from eventbroker_client.events.payload import Binary
+from eventbroker_client.events.payload import Binary, Json
 from eventbroker_client.events.ready_made import (
     PermissionChecked,
     PermissionCheckedEvent,
@@ -79,6 +79,7 @@ __all__ = [
     "GroupMismatch",
     "GroupNotFound",
     "InvalidArgument",
+    "Json",
     "Middleware",
     "NotFound",
     "OnLost",

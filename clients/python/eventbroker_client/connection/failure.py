@@ -66,7 +66,8 @@ def error_of(failure: grpc.RpcError) -> EventBrokerError:
         kind = EventBrokerError  # the broker says itself that it failed, and that it did nothing
     more: dict[str, Any] = {}
     if kind is errors.InvalidArgument and (request := details.get("BadRequest")) is not None:
-        more["violations"] = [Violation(each.field, each.description) for each in request.field_violations]
+        faults = [(each.field.removeprefix("open."), each.description) for each in request.field_violations]
+        more["violations"] = [Violation(*fault) for fault in faults]  # "open" is of Consume, not of the caller
     elif kind is errors.VersionConflict and (failed := details.get("PreconditionFailure")) is not None:
         more["conflicts"] = [Conflict(each.subject, each.description) for each in failed.violations]
     elif kind is errors.Overloaded and (retry := details.get("RetryInfo")) is not None:

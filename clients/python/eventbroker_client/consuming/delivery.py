@@ -27,7 +27,8 @@ class Delivery:
         """Whether a seek made the group get the event again."""
         self.settled = False
         """Whether `ack` or `nack` was called."""
-        self._message = message.event
+        self.message = message.event
+        """The event in the form of the contract, as it came: JSON byte for byte."""
         self._settler = settler
 
     def __repr__(self) -> str:
@@ -36,25 +37,25 @@ class Delivery:
     @cached_property
     def event(self) -> Event:
         """The event. Raises PayloadMismatch if its data does not fit the class of its type."""
-        return event_of(self._message)
+        return event_of(self.message)
 
     @property
     def event_id(self) -> str:
-        return self._message.event_id
+        return self.message.event_id
 
     @property
     def event_type(self) -> str:
-        return self._message.event_type
+        return self.message.event_type
 
     @property
     def key(self) -> tuple[str, str]:
         """What the event is known by: its tenant and id."""
-        return (self._message.tenant_id, self._message.event_id)
+        return (self.message.tenant_id, self.message.event_id)
 
     @property
     def aggregate(self) -> tuple[str, str, str]:
         """Its tenant, and the type and id of its aggregate."""
-        return (self._message.tenant_id, self._message.aggregate_type, self._message.aggregate_id)
+        return (self.message.tenant_id, self.message.aggregate_type, self.message.aggregate_id)
 
     async def ack(self) -> Outcome:
         """The event is done for the group."""

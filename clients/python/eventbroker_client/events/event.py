@@ -33,7 +33,7 @@ class Event:
 
     data: Any = None
     """A value of JSON (dict, list, str, int, float, bool, None), a dataclass (which becomes JSON), a protobuf message,
-    bytes, or Binary. A str is a JSON string, not JSON text."""
+    bytes, Binary, or Json. A str is a JSON string; JSON text is Json(text)."""
 
     id: str = field(default_factory=new_id, kw_only=True)
     """The event's own id, for ever: to publish it again gets the first answer. A UUIDv7 unless given."""
