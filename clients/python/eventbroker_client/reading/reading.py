@@ -47,6 +47,7 @@ class Reading:
         self._caught_up = False
         self._ended = False
         self._closing = asyncio.Event()
+        self._backoff = Backoff()
         self.position = request.after_position
         """Up to here all was handed out: keep it together with what you made of the events, and come back with it as
         `after`. It also rises while nothing matches."""
@@ -85,7 +86,7 @@ class Reading:
 
     async def _more(self) -> None:
         """Waits for the next message, whatever it takes, or for the end."""
-        attempts, backoff = Attempts(self._connection.timeout), Backoff()
+        attempts = Attempts(self._connection.timeout)
         while not self._closing.is_set():
             try:
                 response = await self._read()
@@ -93,7 +94,7 @@ class Reading:
                 self._drop()
                 if self._closing.is_set():
                     return
-                pause = self._pause(error, attempts, backoff)
+                pause = self._pause(error, attempts)
                 log.warning("reading broke after %d, again in %.2f s (%s)", self._told, pause, error)
                 await self._sleep(pause)
                 continue
@@ -108,15 +109,17 @@ class Reading:
             self._note(response)
             return
 
-    def _pause(self, error: EventBrokerError, attempts: Attempts, backoff: Backoff) -> float:
+    def _pause(self, error: EventBrokerError, attempts: Attempts) -> float:
         """How many seconds to wait before the next stream. Raises the error if there is to be none."""
         if not self._request.follow:
             return attempts.pause_after(error)
         if not error.retryable:
             raise error
-        return backoff.next() + float(getattr(error, "retry_after", 0.0))
+        return self._backoff.next() + float(getattr(error, "retry_after", 0.0))
 
     def _note(self, response: pb.ReadEventsResponse) -> None:
+        if response.position > self._told:  # a stream that only opens and breaks is no progress
+            self._backoff.reset()
         self._events.extend(response.events.events)
         self._caught_up = self._caught_up or response.WhichOneof("response") == "caught_up"
         self._told = self._request.after_position = response.position
