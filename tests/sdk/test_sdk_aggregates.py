@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from tests.sdk.restarts import Restarts
 
 
-@event_type("account.credited", aggregate_type="Account")
+@event_type("account.paid_in", aggregate_type="Account")
 @dataclass(frozen=True)
-class Credited:
+class PaidIn:
     amount: int
 
 
@@ -44,13 +44,13 @@ class Account:
 
 
 def apply(account: Account, event: Event) -> Account:
-    if isinstance(event.data, Credited):
+    if isinstance(event.data, PaidIn):
         return Account(account.balance + event.data.amount, account.credits + 1)
     return account
 
 
 def credit(amount: int, account: str = "a", **fields: Any) -> Event:
-    return DomainEvent(account, Credited(amount), **fields)
+    return DomainEvent(account, PaidIn(amount), **fields)
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ async def test_an_aggregate_is_its_latest_snapshot_and_the_events_after_it(sdk: 
     saved = await sdk.save_snapshot("Account", "a", 3, {"balance": 6})
     account = await sdk.aggregate("Account", "a")
     assert (account.version, account.snapshot) == (5, saved)
-    assert [event.data for event in account.events] == [Credited(4), Credited(5)]
+    assert [event.data for event in account.events] == [PaidIn(4), PaidIn(5)]
     assert (account.position, account.record_time) == (5, account.events[-1].record_time)
     whole = await sdk.aggregate("Account", "a", snapshot=False)
     assert (whole.snapshot, len(whole.events)) == (None, 5)
