@@ -17,14 +17,16 @@ import pytest
 from eventbroker_client import Event, connect
 
 from tests.client import Client
+from tests.engines import fresh_engines
 from tests.sdk.restarts import Restarts
 from tests.sdk.settled import settled
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from eventbroker_client import Broker, Published
+    from eventbroker_server.engines import Engines
 
     from tests.conftest import BrokerProcess
 
@@ -34,6 +36,13 @@ RECOVERING, CALM = 1_000, 500  # events that are handled after a restart, until 
 AHEAD = 5_000  # events that the publisher is before the consumer, at most
 MAX_UNSETTLED = 256
 PATIENCE = 40.0  # seconds for each step
+
+
+@pytest.fixture
+async def engines() -> AsyncIterator[Engines]:
+    """Of one flavour: this is about the broker, and takes a minute."""
+    async with fresh_engines("wheel") as engines:
+        yield engines
 
 
 class Ledger:
