@@ -47,14 +47,15 @@ def connect(
     """A broker to be used with `async with`; nothing is sent before the first call.
 
     target: "host:port", "grpc://host:port", "grpcs://host:port" (TLS), or any target of gRPC; else EVENTBROKER_URL.
-    tenant: whose events are published and consumed unless a call says otherwise. Empty: that of the credential; for the
-    platform itself, all tenants.
+    tenant: whose events are published, consumed and read unless a call says otherwise. Empty: that of the credential;
+    for the platform itself, all tenants.
     source: the `source` of events that name none: this service.
     token: goes as "Bearer" with every call; a function is asked each time. Over TLS only, but in a network of your own.
     tls: True for the system's authorities, or Tls(ca=..., certificate=..., key=...).
     timeout: seconds that a call and its repetitions may take.
     buffer_events, buffer_bytes: how much may wait to be published; beyond that, `publish` waits.
     inject: adds the headers of the current trace to a dict, such as `opentelemetry.propagate.inject`.
+    interceptors: of gRPC. `publish`, consumers and `read` are streams; all else are unary calls.
 
     Raises ValueError if no target is known, or it contradicts `tls`.
     """
