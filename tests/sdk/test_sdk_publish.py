@@ -26,9 +26,11 @@ from eventbroker_client import (
     event_type,
 )
 
-from tests.sdk.interceptors import Counting, LosingFirstAnswer
+from tests.sdk.interceptors import Counting, CountingPublishes, LosingFirstAnswer, LosingFirstPublished
+from tests.waiting import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from typing import Any
 
     from tests.client import Client
@@ -154,12 +156,13 @@ async def test_an_expectation_may_be_that_there_is_nothing(sdk: Broker) -> None:
 
 
 async def test_what_comes_at_once_goes_in_few_calls_and_in_order(broker: Client, tenant: str) -> None:
-    counting = Counting()
+    counting = CountingPublishes()
     async with connect(broker.target, tenant=tenant, interceptors=[counting]) as sdk:
         results = await asyncio.gather(*[sdk.publish(order()) for _ in range(2_500)])
     assert [result.aggregate_version for result in results] == list(range(1, 2_501))
     assert max(len(request.events) for request in counting.requests) <= 1_000
     assert len(counting.requests) <= 5
+    assert counting.streams == 1
 
 
 async def test_calls_stay_below_the_size_that_the_broker_takes(broker: Client, tenant: str) -> None:
@@ -179,7 +182,7 @@ async def test_a_publish_that_is_cancelled_harms_no_other(sdk: Broker) -> None:
 
 
 async def test_an_event_whose_answer_got_lost_is_stored_once(broker: Client, tenant: str) -> None:
-    losing = LosingFirstAnswer()
+    losing = LosingFirstPublished()
     async with connect(broker.target, tenant=tenant, interceptors=[losing]) as sdk:
         first = await sdk.publish(order())
         second = await sdk.publish(order())
@@ -223,6 +226,40 @@ async def test_events_published_while_the_broker_restarts_are_stored_once(restar
         many = await sdk.publish_many([order(201)])
     assert [result.aggregate_version for result in results + many] == [1] * 201
     assert sorted(result.position for result in results + many) == list(range(2, 203))
+
+
+async def test_publishing_goes_on_over_streams_that_come_to_their_age(
+    make_broker: Callable[..., Awaitable[Client]], tenant: str
+) -> None:
+    broker = await make_broker(stream_max_age=0.2)
+    counting = CountingPublishes()
+    async with connect(broker.target, tenant=tenant, interceptors=[counting]) as sdk:
+
+        async def ended() -> bool:
+            results = await asyncio.gather(*[sdk.publish(order(number)) for number in range(10)])
+            assert not any(result.duplicate for result in results)
+            return counting.streams > 3
+
+        await eventually(ended)
+
+
+async def test_without_room_for_a_stream_events_go_by_calls(
+    make_broker: Callable[..., Awaitable[Client]], tenant: str
+) -> None:
+    broker = await make_broker(max_streams=0)
+    calls = Counting()
+    async with connect(broker.target, tenant=tenant, interceptors=[calls]) as sdk:
+        results = [await sdk.publish(order()) for _ in range(3)]
+    assert [(result.aggregate_version, result.duplicate) for result in results] == [(n, False) for n in (1, 2, 3)]
+    assert len(calls.requests) == 3
+
+
+async def test_the_end_of_the_broker_object_waits_for_what_is_being_published(broker: Client, tenant: str) -> None:
+    async with connect(broker.target, tenant=tenant) as sdk:
+        tasks = [asyncio.create_task(sdk.publish(order())) for _ in range(200)]
+        await asyncio.sleep(0)
+    results = await asyncio.gather(*tasks)
+    assert [result.aggregate_version for result in results] == list(range(1, 201))
 
 
 async def test_a_blocking_publisher_publishes(broker: Client, sdk: Broker, tenant: str) -> None:

@@ -1,4 +1,4 @@
-"""The Python SDK of eventbroker: publish and consume events, with asyncio.
+"""The Python SDK of eventbroker: publish, consume and read events, with asyncio.
 
     async with connect("127.0.0.1:50051", tenant="acme") as broker:
         await broker.publish(Event("user.created", "User", "u1", {"email": "ada@example.com"}))
@@ -15,6 +15,7 @@ from eventbroker_client.consuming.settling import Outcome
 from eventbroker_client.consuming.subscription import Subscription
 from eventbroker_client.consuming.verdict import Reject, Retry
 from eventbroker_client.errors import (
+    AggregateNotFound,
     Closed,
     Conflict,
     ConsumerReplaced,
@@ -29,8 +30,12 @@ from eventbroker_client.errors import (
     Overloaded,
     PayloadMismatch,
     PermissionDenied,
+    PositionBeyond,
+    SnapshotAhead,
+    SnapshotNotFound,
     Unauthenticated,
     Unavailable,
+    VersionBeyond,
     VersionConflict,
     Violation,
 )
@@ -58,11 +63,20 @@ from eventbroker_client.publishing.blocking import BlockingPublisher
 from eventbroker_client.publishing.decorator import publishes
 from eventbroker_client.publishing.event_publisher import EventPublisher, User
 from eventbroker_client.publishing.published import Expect, Published, Publisher
+from eventbroker_client.reading.aggregate import Aggregate, Snapshot
+from eventbroker_client.reading.causality import CausalEvent, Causality
+from eventbroker_client.reading.reading import Reading
+from eventbroker_client.sourcing.repository import Repository
+from eventbroker_client.sourcing.sourced import Sourced
 
 __all__ = [
+    "Aggregate",
+    "AggregateNotFound",
     "Binary",
     "BlockingPublisher",
     "Broker",
+    "CausalEvent",
+    "Causality",
     "Closed",
     "Conflict",
     "Consumer",
@@ -89,15 +103,22 @@ __all__ = [
     "PermissionChecked",
     "PermissionCheckedEvent",
     "PermissionDenied",
+    "PositionBeyond",
     "Proceed",
     "Published",
     "Publisher",
+    "Reading",
     "Reject",
+    "Repository",
     "Retry",
     "RoleAssigned",
     "RoleAssignedEvent",
     "SessionRevoked",
     "SessionRevokedEvent",
+    "Snapshot",
+    "SnapshotAhead",
+    "SnapshotNotFound",
+    "Sourced",
     "Subscription",
     "Tls",
     "Unauthenticated",
@@ -109,6 +130,7 @@ __all__ = [
     "UserLoggedInEvent",
     "UserStatusChanged",
     "UserStatusChangedEvent",
+    "VersionBeyond",
     "VersionConflict",
     "Violation",
     "connect",

@@ -6,6 +6,8 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 from weakref import WeakSet
 
+from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceStub
+
 from eventbroker_client.connection.address import address_of
 from eventbroker_client.connection.connection import Connection
 from eventbroker_client.consuming.consumer import Consumer
@@ -45,14 +47,15 @@ def connect(
     """A broker to be used with `async with`; nothing is sent before the first call.
 
     target: "host:port", "grpc://host:port", "grpcs://host:port" (TLS), or any target of gRPC; else EVENTBROKER_URL.
-    tenant: whose events are published and consumed unless a call says otherwise. Empty: that of the credential; for the
-    platform itself, all tenants.
+    tenant: whose events are published, consumed and read unless a call says otherwise. Empty: that of the credential;
+    for the platform itself, all tenants.
     source: the `source` of events that name none: this service.
     token: goes as "Bearer" with every call; a function is asked each time. Over TLS only, but in a network of your own.
     tls: True for the system's authorities, or Tls(ca=..., certificate=..., key=...).
     timeout: seconds that a call and its repetitions may take.
     buffer_events, buffer_bytes: how much may wait to be published; beyond that, `publish` waits.
     inject: adds the headers of the current trace to a dict, such as `opentelemetry.propagate.inject`.
+    interceptors: of gRPC. `publish`, consumers and `read` are streams; all else are unary calls.
 
     Raises ValueError if no target is known, or it contradicts `tls`.
     """
@@ -64,7 +67,7 @@ def connect(
     return Broker(open_connection, Defaults(tenant, source, inject), buffer_events, buffer_bytes)
 
 
-class Broker:
+class Broker(History):
     """Made by `connect`. All of its methods raise EventBrokerError, and may be called from any task of its event
     loop."""
 
@@ -77,6 +80,7 @@ class Broker:
         self._connection: Connection | None = None
         self._ended = False
         self._open: WeakSet[Subscription] = WeakSet()  # one that runs is kept by its task
+        self._readings = WeakSet()
 
     async def __aenter__(self) -> Self:
         if self._connection is not None:
@@ -84,14 +88,16 @@ class Broker:
         self._connection = connection = self._open_connection()
         events, size = self._buffer
         self._publisher = EventsPublisher(connection, self._defaults, room_events=events, room_bytes=size)
-        self._history = History(connection, self._defaults.tenant_id)
+        self._store = EventStoreServiceStub(connection.channel)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        """Waits for what is being published, ends subscriptions, and disconnects."""
+        """Waits for what is being published, ends subscriptions and readings, and disconnects."""
         connection = self._connected
         self._ended = True
         try:
+            for reading in list(self._readings):
+                await reading.aclose()
             for subscription in list(self._open):
                 await subscription.aclose()
             await self._publisher.close(connection.timeout)
@@ -119,11 +125,6 @@ class Broker:
         send events again that were stored is answered with the first results, whatever is expected."""
         self._connected  # noqa: B018 - raises
         return await self._publisher.publish_many(events, expect, timeout)
-
-    async def get_event(self, event_id: str, *, tenant: str | None = None) -> Event:
-        """One event of a tenant (None: that of `connect`). Raises EventNotFound."""
-        self._connected  # noqa: B018 - raises
-        return await self._history.get_event(event_id, tenant)
 
     def subscribe(
         self,

@@ -99,6 +99,37 @@ class EventNotFound(NotFound):
     reason = "EVENT_NOT_FOUND"
 
 
+class AggregateNotFound(NotFound):
+    """The aggregate has no event, or had none by then."""
+
+    reason = "AGGREGATE_NOT_FOUND"
+
+
+class VersionBeyond(EventBrokerError):
+    """The aggregate has not come to that version; `metadata` tells the one it is at."""
+
+    reason = "VERSION_BEYOND"
+
+
+class PositionBeyond(EventBrokerError):
+    """The log has not come to that position; `metadata` tells the newest."""
+
+    reason = "POSITION_BEYOND"
+
+
+class SnapshotNotFound(NotFound):
+    """The aggregate has no snapshot at that version or before."""
+
+    reason = "SNAPSHOT_NOT_FOUND"
+
+
+class SnapshotAhead(EventBrokerError):
+    """The aggregate has not come to the version of the snapshot, which was not stored; `metadata` tells the one it is
+    at."""
+
+    reason = "SNAPSHOT_AHEAD"
+
+
 class GroupNotFound(NotFound):
     """There is no such group, and the broker does not make it."""
 

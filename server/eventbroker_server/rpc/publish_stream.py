@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from eventbroker.v1 import publisher_service_pb2 as pb
 
-from eventbroker_server.domain.errors import BrokerError, InvalidArgument, Overloaded, VersionConflict, Violation
+from eventbroker_server.domain.errors import (
+    BrokerError,
+    InvalidArgument,
+    Overloaded,
+    ShuttingDown,
+    VersionConflict,
+    Violation,
+)
 from eventbroker_server.rpc.status import CODES
 
 if TYPE_CHECKING:
@@ -33,12 +40,16 @@ class PublishStreams:
         self._most = most
         self._max_age = max_age
         self._open: set[asyncio.Event] = set()
+        self._closed = False
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[asyncio.Event]:
-        """Set when the stream is to end: at its age, give or take 10 %, or by `close`. Raises Overloaded."""
+        """Set when the stream is to end: at its age, give or take 10 %, or by `close`. Raises Overloaded,
+        ShuttingDown."""
         if len(self._open) >= self._most:
             raise Overloaded("streams", self._most)
+        if self._closed:  # it would be told by nobody that it is to end
+            raise ShuttingDown
         ending = asyncio.Event()
         age = self._max_age * random.uniform(0.9, 1.1)  # noqa: S311 - spreads load, hides nothing
         timer = asyncio.get_running_loop().call_later(age, ending.set)
@@ -50,7 +61,8 @@ class PublishStreams:
             self._open.discard(ending)
 
     def close(self) -> None:
-        """End those that are open."""
+        """Open no more, and end those that are open."""
+        self._closed = True
         for ending in self._open:
             ending.set()
 

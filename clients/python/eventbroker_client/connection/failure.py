@@ -24,6 +24,11 @@ BY_REASON: dict[str, type[EventBrokerError]] = {
         errors.EventIdReused,
         errors.VersionConflict,
         errors.EventNotFound,
+        errors.AggregateNotFound,
+        errors.VersionBeyond,
+        errors.PositionBeyond,
+        errors.SnapshotNotFound,
+        errors.SnapshotAhead,
         errors.GroupNotFound,
         errors.GroupMismatch,
         errors.Unauthenticated,
@@ -87,6 +92,7 @@ def refusal_of(error: PublishError) -> EventBrokerError:
 
 def _own(field: str) -> str:
     """The field without its place in the call, which the caller does not know."""
+    field = field.removeprefix("request.")  # of a PublishStream
     return field.partition("].")[2] if field.startswith("events[") else field
 
 

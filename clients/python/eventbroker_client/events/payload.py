@@ -1,4 +1,5 @@
-"""An event's data in the three forms of the wire: JSON, a protobuf message, or bytes with a content type."""
+"""The data of an event, or of a snapshot, in the three forms of the wire: JSON, a protobuf message, or bytes with a
+content type."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from eventbroker_client.errors import InvalidArgument, PayloadMismatch, Violatio
 from eventbroker_client.events.shape import plain, shaped
 
 if TYPE_CHECKING:
-    from eventbroker.v1 import event_pb2
+    from eventbroker.v1 import event_pb2, event_store_service_pb2
+
+    Carrier = event_pb2.Event | event_store_service_pb2.Snapshot
 
 BYTES = "application/octet-stream"
 
@@ -33,7 +36,7 @@ class Json:
     text: str
 
 
-def put(data: Any, message: event_pb2.Event) -> None:
+def put(data: Any, message: Carrier) -> None:
     """Raises InvalidArgument if the data has no form on the wire."""
     if isinstance(data, any_pb2.Any):
         message.message.CopyFrom(data)
@@ -52,7 +55,7 @@ def put(data: Any, message: event_pb2.Event) -> None:
             raise InvalidArgument(violations=[Violation("data", f"has no form in JSON: {exc}")]) from exc
 
 
-def take(message: event_pb2.Event) -> Any:
+def take(message: Carrier) -> Any:
     """The data without regard to its type: JSON parsed; a message whose class is loaded, else the Any; bytes, or
     Binary if their content type is another than application/octet-stream."""
     form = message.WhichOneof("data")

@@ -85,7 +85,7 @@ def event_of(message: event_pb2.Event) -> Event:
         "type": message.event_type,
         "id": message.event_id,
         "version": message.event_version,
-        "timestamp": _time(message.timestamp),
+        "timestamp": time_of(message.timestamp),
         "tenant_id": message.tenant_id,
         "correlation_id": message.correlation_id,
         "source": metadata.source,
@@ -95,7 +95,7 @@ def event_of(message: event_pb2.Event) -> Event:
         "attributes": dict(metadata.attributes),
         "aggregate_version": message.aggregate_version,
         "position": message.position,
-        "record_time": _time(message.record_time) if message.HasField("record_time") else None,
+        "record_time": time_of(message.record_time) if message.HasField("record_time") else None,
     }
     kind = type_named(message.event_type, message.event_version)
     data = take(message)
@@ -114,5 +114,5 @@ def typed(event: Event, payload: type) -> Event:
     return replace(event, data=fitted(event.data, payload))
 
 
-def _time(timestamp: Timestamp) -> datetime:
+def time_of(timestamp: Timestamp) -> datetime:
     return _EPOCH + timedelta(seconds=timestamp.seconds, microseconds=timestamp.nanos // 1000)

@@ -1,4 +1,5 @@
-"""Publishing over one connection: single events in shared calls, and events that stand or fall together."""
+"""Publishing over one connection: single events in shared requests of a stream, and events that stand or fall together
+in calls of their own."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceStub
 from eventbroker_client.events.wire import message_of
 from eventbroker_client.publishing.batcher import Batcher
 from eventbroker_client.publishing.published import Published, published_of, stored_of
+from eventbroker_client.publishing.stream import PublishStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,7 +31,9 @@ class EventsPublisher:
     def __init__(self, connection: Connection, defaults: Defaults, *, room_events: int, room_bytes: int) -> None:
         self._connection = connection
         self._defaults = defaults
-        self._publish = PublisherServiceStub(connection.channel).Publish
+        stub = PublisherServiceStub(connection.channel)
+        self._publish = stub.Publish
+        self._stream = PublishStream(connection, stub)
         self._batcher = Batcher(self._send, room_events=room_events, room_bytes=room_bytes)
 
     async def publish(self, event: Event, timeout: float | None) -> Published:
@@ -48,9 +52,12 @@ class EventsPublisher:
         return [stored_of(result) for result in response.results]
 
     async def close(self, timeout: float) -> None:
-        await self._batcher.close(timeout)
+        try:
+            await self._batcher.close(timeout)
+        finally:
+            self._stream.close()
 
     async def _send(self, messages: Sequence[Message], timeout: float) -> list[Published | EventBrokerError]:
         request = pb.PublishRequest(events=messages, mode=pb.PUBLISH_MODE_PER_EVENT)
-        response = await self._connection.call_once(self._publish, request, timeout)
+        response = await self._stream.send(request, timeout)
         return [published_of(result) for result in response.results]

@@ -1,1 +1,1 @@
-"""Reading what is stored."""
+"""Reading what is stored: single events, lists, history as a stream, aggregates and their snapshots."""

@@ -80,9 +80,7 @@ class Log:
             return _result(*self._append(event))
         except Refused as refused:
             result = pb.PublishResult(event_id=event.event_id, outcome=pb.PUBLISH_OUTCOME_REFUSED)
-            result.error.reason, result.error.message = refused.reason, str(refused)
-            for field, rule in refused.violations:
-                result.error.violations.add(field=field, description=rule)
+            refused.tell(result.error)
             return result
 
     def _known(self, event: Event) -> Event | None:

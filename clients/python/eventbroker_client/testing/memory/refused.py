@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     import grpc
+    from eventbroker.v1.publisher_service_pb2 import PublishError
     from google.protobuf.message import Message
 
 Violation = tuple[str, str]  # field and rule
@@ -49,6 +50,11 @@ class Refused(Exception):
         super().__init__(message or reason)
         self.reason, self.violations = reason, list(violations)
         self._conflicts, self._metadata = list(conflicts), metadata
+
+    def tell(self, error: PublishError, within: str = "") -> None:
+        error.reason, error.message, error.code = self.reason, str(self), CODES[self.reason]
+        for field, rule in self.violations:
+            error.violations.add(field=within + field, description=rule)
 
     def status(self) -> grpc.Status:
         details: list[Message] = [

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import grpc.aio
 from eventbroker.v1 import dead_letter_service_pb2 as dead_pb
 from eventbroker.v1 import group_service_pb2 as group_pb
+from eventbroker.v1 import publisher_service_pb2 as publisher_pb
 from eventbroker.v1 import subscriber_service_pb2 as pb
 from eventbroker.v1.dead_letter_service_pb2_grpc import (
     DeadLetterServiceServicer,
@@ -32,8 +33,6 @@ from eventbroker_client.testing.memory.stream import Stream
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from eventbroker.v1 import publisher_service_pb2 as publisher_pb
-
     from eventbroker_client.testing.memory.group import Group, Item
 
 OPTIONS = [
@@ -54,7 +53,7 @@ class MemoryServer:
     async def start(self) -> None:
         self._server = server = grpc.aio.server(options=OPTIONS)
         # What these leave out answers UNIMPLEMENTED.
-        add_PublisherServiceServicer_to_server(Publisher(self.log), server)  # type: ignore[abstract]
+        add_PublisherServiceServicer_to_server(Publisher(self.log), server)
         add_SubscriberServiceServicer_to_server(Subscriber(self.groups), server)  # type: ignore[abstract]
         add_GroupServiceServicer_to_server(GroupAdministration(self.log, self.groups), server)  # type: ignore[abstract]
         add_DeadLetterServiceServicer_to_server(DeadLetters(self.groups), server)  # type: ignore[abstract]
@@ -74,6 +73,15 @@ class Publisher(PublisherServiceServicer):
     @refusing
     async def Publish(self, request: publisher_pb.PublishRequest, context: Any) -> publisher_pb.PublishResponse:  # noqa: N802
         return self._log.publish(request)
+
+    async def PublishStream(self, request_iterator: Any, context: Any) -> None:  # type: ignore[override] # noqa: N802
+        async for request in request_iterator:
+            answer = publisher_pb.PublishStreamResponse(correlation=request.correlation, window=1)
+            try:
+                answer.response.CopyFrom(self._log.publish(request.request))
+            except Refused as refused:
+                refused.tell(answer.error, within="request.")
+            await context.write(answer)
 
 
 class Subscriber(SubscriberServiceServicer):

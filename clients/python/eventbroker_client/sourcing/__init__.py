@@ -1,0 +1,1 @@
+"""Event sourcing: aggregates that are rebuilt from their events, and changed by appending more."""
