@@ -1,0 +1,23 @@
+"""The tree of commands. Each file beside this one has the commands of one noun, and adds them here."""
+
+from __future__ import annotations
+
+import typer
+
+from eventbroker_cli import context_commands, groups
+from eventbroker_cli.command import group
+
+ABOUT = """Publish, consume, look at and run the event broker.
+
+Every command that asks a broker takes -o table|json|ndjson, --url, --context, --tenant and --timeout.
+
+Exit codes: 0 done; 1 not all of it, or something is wrong; 2 the command line or a value; 3 not found; 4 a conflict;
+5 not allowed; 6 no answer, try again; 130 interrupted; 141 the reader of the output went away.
+"""
+
+app = typer.Typer(
+    help=ABOUT, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=True
+)
+
+groups.add_to(group("groups", "Consumer groups: look at them, change, pause, move and explain.", app))
+context_commands.add_to(group("context", "Names for brokers, so that --url need not be said.", app))
