@@ -76,10 +76,16 @@ def command(
         do.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         do.__annotations__ = {each.name: each.annotation for each in parameters}
         do.__name__ = function.__name__
-        app.command(name, help=function.__doc__, epilog=told_examples(examples))(do)
+        app.command(name, help=told_help(function), epilog=told_examples(examples))(do)
         return function
 
     return register
+
+
+def told_help(function: Callable[..., Any]) -> str:
+    """A docstring with a line for each paragraph, which the terminal wraps."""
+    paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+    return escape("\n\n".join(" ".join(each.split()) for each in paragraphs))
 
 
 def told_examples(examples: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eventbroker_cli.command import told_examples
+from eventbroker_cli.command import told_examples, told_help
 from eventbroker_cli.completing import context_names
 from eventbroker_cli.contexts import Context, Contexts
 from eventbroker_cli.exits import Failed, complain
@@ -36,7 +36,7 @@ def add_to(app: typer.Typer) -> None:
         ("rm", rm, "eventbroker context rm prod"),
     )
     for name, function, examples in made:
-        app.command(name, epilog=told_examples(examples))(_told(function))
+        app.command(name, help=told_help(function), epilog=told_examples(examples))(_told(function))
 
 
 def ls(output: As = Format.table) -> None:

@@ -63,7 +63,7 @@ def event_from(fields: dict[str, Any]) -> event_pb2.Event:
             event.message.type_url = packed["@type"]
             event.message.value = base64.b64decode(packed["value"], validate=True)
     except (json_format.ParseError, TypeError) as error:
-        raise ValueError(str(error)) from None
+        raise ValueError(str(error).partition("\n")[0]) from None
     return event
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from eventbroker_cli import context_commands, groups
+from eventbroker_cli import context_commands, groups, publish
 from eventbroker_cli.command import group
 
 ABOUT = """Publish, consume, look at and run the event broker.
@@ -19,5 +19,6 @@ app = typer.Typer(
     help=ABOUT, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=True
 )
 
+publish.add_to(app)
 groups.add_to(group("groups", "Consumer groups: look at them, change, pause, move and explain.", app))
 context_commands.add_to(group("context", "Names for brokers, so that --url need not be said.", app))
