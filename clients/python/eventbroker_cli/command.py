@@ -109,17 +109,31 @@ def run(target: Callable[[], Target], work: Callable[[Target], Coroutine[Any, An
         meant = known.url
         asyncio.run(work(known))
         sys.stdout.flush()
-    except Failed as failure:
-        complain(str(failure))
-        raise typer.Exit(failure.code) from None
-    except EventBrokerError as error:
+    except BaseExceptionGroup as several:  # of tasks: the first is why the others ended
+        raise typer.Exit(_told(_first(several), meant)) from None
+    except (Failed, EventBrokerError, BrokenPipeError, KeyboardInterrupt) as error:
+        raise typer.Exit(_told(error, meant)) from None
+
+
+def _told(error: BaseException, meant: str) -> Code:
+    """Says what went wrong. Raises the error if nobody foresaw it."""
+    if isinstance(error, Failed):
+        complain(str(error))
+        return error.code
+    if isinstance(error, EventBrokerError):
         complain(sentence_of(error, meant))
-        raise typer.Exit(code_of(error)) from None
-    except BrokenPipeError:
+        return code_of(error)
+    if isinstance(error, BrokenPipeError):
         _let_go_of_stdout()
-        raise typer.Exit(Code.BROKEN_PIPE) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(Code.INTERRUPTED) from None
+        return Code.BROKEN_PIPE
+    if isinstance(error, KeyboardInterrupt):
+        return Code.INTERRUPTED
+    raise error
+
+
+def _first(several: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = several.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error
 
 
 async def _linked(

@@ -64,16 +64,24 @@ class Output:
     def show(self, view: RenderableType) -> None:
         self.console.print(view)
 
-    def line(self, message: Message | dict[str, Any], indent: int | None = None) -> None:
-        """A message as JSON."""
-        self.json(as_json(message) if isinstance(message, Message) else message, indent)
+    def row(self, text: Text) -> None:
+        """A line of a stream, however long."""
+        self.console.print(text, soft_wrap=True)
 
-    def json(self, made: Any, indent: int | None = None) -> None:
+    def line(self, message: Message | dict[str, Any], indent: int | None = None, *, flush: bool = True) -> None:
+        """A message as JSON."""
+        self.json(as_json(message) if isinstance(message, Message) else message, indent, flush=flush)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+    def json(self, made: Any, indent: int | None = None, *, flush: bool = True) -> None:
         """Values of JSON, for what is no message of the contract."""
         ascii_only = (sys.stdout.encoding or "").lower() not in ("utf-8", "utf8")
         text = json.dumps(made, indent=indent, ensure_ascii=ascii_only, separators=None if indent else (",", ":"))
         sys.stdout.write(text + "\n")
-        sys.stdout.flush()
+        if flush:
+            sys.stdout.flush()
 
     async def list(
         self, items: AsyncIterator[Message], heads: Sequence[str], row: Callable[[Any], Sequence[str | Text]]

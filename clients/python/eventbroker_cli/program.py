@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from eventbroker_cli import context_commands, groups, publish
+from eventbroker_cli import context_commands, groups, publish, subscribe, tail
 from eventbroker_cli.command import group
 
 ABOUT = """Publish, consume, look at and run the event broker.
@@ -20,5 +20,7 @@ app = typer.Typer(
 )
 
 publish.add_to(app)
+subscribe.add_to(app)
+tail.add_to(app)
 groups.add_to(group("groups", "Consumer groups: look at them, change, pause, move and explain.", app))
 context_commands.add_to(group("context", "Names for brokers, so that --url need not be said.", app))
