@@ -67,7 +67,8 @@ def sentence_of(error: sdk.EventBrokerError, target: str) -> str:
         cause = error.message.rpartition("last error: ")[2]
         return f"no answer from {target}: {cause}. Is a broker running there? `eventbroker serve` starts one"
     if isinstance(error, sdk.InvalidArgument) and error.violations:
-        return "; ".join(f"{violation.field} {violation.rule}" for violation in error.violations)
+        told = "; ".join(f"{violation.field} {violation.rule}" for violation in error.violations)
+        return f"{told}. Whose? Say --tenant" if any(each.field == "tenant_id" for each in error.violations) else told
     if isinstance(error, sdk.VersionConflict) and error.conflicts:
         return "; ".join(f"{conflict.aggregate}: {conflict.description}" for conflict in error.conflicts)
     untold = {name: value for name, value in sorted(error.metadata.items()) if value and value not in error.message}

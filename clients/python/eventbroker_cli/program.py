@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from eventbroker_cli import context_commands, groups, publish, subscribe, tail
+from eventbroker_cli import (
+    aggregate,
+    context_commands,
+    dead_letters,
+    events,
+    group_changes,
+    group_places,
+    groups,
+    publish,
+    stats,
+    subscribe,
+    tail,
+)
 from eventbroker_cli.command import group
 
 ABOUT = """Publish, consume, look at and run the event broker.
@@ -22,5 +34,12 @@ app = typer.Typer(
 publish.add_to(app)
 subscribe.add_to(app)
 tail.add_to(app)
-groups.add_to(group("groups", "Consumer groups: look at them, change, pause, move and explain.", app))
+events.add_to(group("events", "What is stored: list, show, by aggregate, as a tree of causes.", app))
+aggregate.add_to(app)
+of_groups = group("groups", "Consumer groups: look at them, change, pause, move and explain.", app)
+groups.add_to(of_groups)
+group_changes.add_to(of_groups)
+group_places.add_to(of_groups)
+dead_letters.add_to(group("dlq", "Dead letters: look at what a group gave up, redrive or forget it.", app))
+stats.add_to(app)
 context_commands.add_to(group("context", "Names for brokers, so that --url need not be said.", app))
