@@ -29,7 +29,7 @@ eventbroker aggregate User -n 0 -o ndjson -t acme
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "aggregate", examples=_EXAMPLES)(aggregate)
+    command(app, "aggregate", examples=_EXAMPLES, panel="Look and mend")(aggregate)
 
 
 async def aggregate(

@@ -51,9 +51,10 @@ _SHARED: dict[str, tuple[Any, Any]] = {
 
 
 def command(
-    app: typer.Typer, name: str, *, examples: str
+    app: typer.Typer, name: str, *, examples: str, panel: str | None = None
 ) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., Awaitable[None]]]:
-    """Registers `async def do(link: Link, out: Output, ...)`. Each line of `examples` is a command line."""
+    """Registers `async def do(link: Link, out: Output, ...)`. Each line of `examples` is a command line; `panel` is where
+    it stands in the list of all commands."""
 
     def register(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         signature = inspect.signature(function, eval_str=True)
@@ -76,7 +77,7 @@ def command(
         do.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         do.__annotations__ = {each.name: each.annotation for each in parameters}
         do.__name__ = function.__name__
-        app.command(name, help=told_help(function), epilog=told_examples(examples))(do)
+        app.command(name, help=told_help(function), epilog=told_examples(examples), rich_help_panel=panel)(do)
         return function
 
     return register
@@ -94,10 +95,10 @@ def told_examples(examples: str) -> str:
     return "Examples:\n" + "\n".join(f"  [cyan]{escape(line)}[/cyan]" for line in lines)
 
 
-def group(name: str, help: str, app: typer.Typer) -> typer.Typer:
+def group(name: str, help: str, app: typer.Typer, panel: str) -> typer.Typer:
     """Commands below one word."""
     made = typer.Typer(help=help, no_args_is_help=True, rich_markup_mode="rich")
-    app.add_typer(made, name=name)
+    app.add_typer(made, name=name, rich_help_panel=panel)
     return made
 
 

@@ -13,6 +13,7 @@ from eventbroker_cli import (
     group_places,
     groups,
     publish,
+    server,
     stats,
     subscribe,
     tail,
@@ -27,6 +28,8 @@ Exit codes: 0 done; 1 not all of it, or something is wrong; 2 the command line o
 5 not allowed; 6 no answer, try again; 130 interrupted; 141 the reader of the output went away.
 """
 
+_LOOK = "Look and mend"
+
 app = typer.Typer(
     help=ABOUT, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=True
 )
@@ -34,12 +37,13 @@ app = typer.Typer(
 publish.add_to(app)
 subscribe.add_to(app)
 tail.add_to(app)
-events.add_to(group("events", "What is stored: list, show, by aggregate, as a tree of causes.", app))
+events.add_to(group("events", "What is stored: list, show, by aggregate, as a tree of causes.", app, _LOOK))
 aggregate.add_to(app)
-of_groups = group("groups", "Consumer groups: look at them, change, pause, move and explain.", app)
+of_groups = group("groups", "Consumer groups: look at them, change, pause, move and explain.", app, _LOOK)
 groups.add_to(of_groups)
 group_changes.add_to(of_groups)
 group_places.add_to(of_groups)
-dead_letters.add_to(group("dlq", "Dead letters: look at what a group gave up, redrive or forget it.", app))
+dead_letters.add_to(group("dlq", "Dead letters: look at what a group gave up, redrive or forget it.", app, _LOOK))
 stats.add_to(app)
-context_commands.add_to(group("context", "Names for brokers, so that --url need not be said.", app))
+server.add_to(app)
+context_commands.add_to(group("context", "Names for brokers, so that --url need not be said.", app, server.PANEL))

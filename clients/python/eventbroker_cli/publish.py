@@ -44,7 +44,7 @@ Words = Annotated[list[str] | None, typer.Option(show_default=False)]
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "publish", examples=_EXAMPLES)(publish)
+    command(app, "publish", examples=_EXAMPLES, panel="Publish and consume")(publish)
 
 
 async def publish(

@@ -24,7 +24,7 @@ eventbroker stats -o json | jq '[.groups[] | select((.lag | tonumber) > 1000) | 
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "stats", examples=_EXAMPLES)(stats)
+    command(app, "stats", examples=_EXAMPLES, panel="Look and mend")(stats)
 
 
 async def stats(link: Link, out: Output) -> None:

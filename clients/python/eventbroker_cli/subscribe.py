@@ -47,7 +47,7 @@ class Start(StrEnum):
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "subscribe", examples=_EXAMPLES)(subscribe)
+    command(app, "subscribe", examples=_EXAMPLES, panel="Publish and consume")(subscribe)
 
 
 async def subscribe(

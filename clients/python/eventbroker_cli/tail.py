@@ -35,7 +35,7 @@ _MOST_SHARDS = 1_000
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "tail", examples=_EXAMPLES)(tail)
+    command(app, "tail", examples=_EXAMPLES, panel="Publish and consume")(tail)
 
 
 async def tail(
