@@ -53,8 +53,8 @@ _SHARED: dict[str, tuple[Any, Any]] = {
 def command(
     app: typer.Typer, name: str, *, examples: str, panel: str | None = None
 ) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., Awaitable[None]]]:
-    """Registers `async def do(link: Link, out: Output, ...)`. Each line of `examples` is a command line; `panel` is where
-    it stands in the list of all commands."""
+    """Registers `async def do(link: Link, out: Output, ...)`. Each line of `examples` is a command line; `panel` is its
+    place in the list of all commands."""
 
     def register(function: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
         signature = inspect.signature(function, eval_str=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from contextlib import ExitStack
@@ -150,7 +151,11 @@ async def _many(
             progress.update(task, advance=draft.size, stored=number(sender.counts.stored))
 
         sender = Sender(link, told, rate)
-        counts = await sender.send(drafts)
+        try:
+            counts = await sender.send(drafts)
+        except asyncio.CancelledError:
+            out.say(f"interrupted: {number(sender.counts.stored)} events are stored")
+            raise
     if out.format is Format.json:
         out.json(results, indent=2)
     elif out.for_people:
