@@ -63,7 +63,7 @@ class Command:
         return ended
 
     @asynccontextmanager
-    async def started(self, *arguments: str, stdin: int = DEVNULL, **environ: str) -> AsyncIterator[Process]:
+    async def started(self, *arguments: str, stdin: Any = DEVNULL, **environ: str) -> AsyncIterator[Process]:
         command = (sys.executable, "-m", "eventbroker_cli", *arguments)
         streams = {"stdin": stdin, "stdout": PIPE, "stderr": PIPE}
         async with spawned(*command, env=self.environ | environ, **streams) as process:

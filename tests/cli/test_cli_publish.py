@@ -103,7 +103,7 @@ async def test_what_was_listed_is_published_again_as_it_was(eventbroker: Command
     for one, other in zip(await stored(client, tenant), await stored(client, f"{tenant}-2"), strict=True):
         for each in (one, other):
             for own in ("tenant_id", "position", "record_time"):
-                each.ClearField(own)  # type: ignore[arg-type]
+                each.ClearField(own)
         assert one == other
 
 
