@@ -12,6 +12,7 @@ import pytest_asyncio
 from tests.cli.command import Command
 from tests.client import Client
 from tests.conftest import broker_process
+from tests.polyglot.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def served() -> AsyncIterator[BrokerProcess]:
-    """A broker with engines of its own."""
-    async with broker_process(SWEEP_INTERVAL="0.2", CHECKPOINT_INTERVAL="0.1", DRAIN_TIMEOUT="5") as process:
+    """A broker with engines of its own, and several shards."""
+    quick = {"SWEEP_INTERVAL": "0.2", "CHECKPOINT_INTERVAL": "0.1", "DRAIN_TIMEOUT": "5"}
+    async with broker_process(SHARDS="3", **quick) as process:
         yield process
         process.signal(signal.SIGTERM)  # its engines stop with it
         await process.ended()
@@ -33,6 +35,14 @@ async def served() -> AsyncIterator[BrokerProcess]:
 async def client(served: BrokerProcess) -> AsyncIterator[Client]:
     async with Client(served.target) as client:
         yield client
+
+
+@pytest.fixture
+async def wire(served: BrokerProcess) -> AsyncIterator[Wire]:
+    """A way to the broker that can be cut."""
+    async with Wire() as wire:
+        wire.broker = served.target
+        yield wire
 
 
 @pytest.fixture

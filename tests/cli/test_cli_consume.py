@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from tests.cli.command import Command
     from tests.client import Client
+    from tests.polyglot.wire import Wire
 
 
 async def interrupted(process: Process) -> tuple[int | None, str]:
@@ -88,9 +89,43 @@ async def test_tail_shows_the_last_events_and_then_those_that_come(
         assert await interrupted(process) == (130, "")
 
 
-async def test_tail_of_all_tenants_ends_after_as_many_as_were_asked_for(
+async def test_tail_of_all_tenants_reads_all_shards_and_ends_after_as_many_as_were_asked_for(
     eventbroker: Command, client: Client, tenant: str
 ) -> None:
-    await published(client, 1, tenant_id=tenant, event_type=f"only.{tenant}")
-    ended = await eventbroker.done("tail", f"only.{tenant}", "--after", "0", "--count", "1", EVENTBROKER_TENANT="")
-    assert f"  {tenant}  only.{tenant}  User/u-" in ended.out
+    tenants = [f"{tenant}-{number}" for number in range(8)]  # on three shards
+    for each in tenants:
+        await published(client, 1, tenant_id=each, event_type=f"only.{tenant}")
+    ended = await eventbroker.done("tail", f"only.{tenant}", "--after", "0", "--count", "8", EVENTBROKER_TENANT="")
+    assert sorted(line.split()[2] for line in ended.out.splitlines()) == tenants
+
+
+async def test_tail_misses_nothing_when_the_connection_breaks(
+    eventbroker: Command, client: Client, tenant: str, wire: Wire
+) -> None:
+    async with eventbroker.started("tail", "-o", "ndjson", EVENTBROKER_URL=wire.target) as process:
+        assert process.stdout
+        told, seen = await published(client, 1, tenant_id=tenant), []
+        for _ in range(3):
+            seen.append(json.loads(await process.stdout.readline())["event_id"])
+            wire.cut()
+            told += await published(client, 1, tenant_id=tenant)
+        seen.append(json.loads(await process.stdout.readline())["event_id"])
+        assert seen == told
+        code, complaint = await interrupted(process)
+        assert code == 130
+        assert "the connection broke" in complaint
+
+
+async def test_a_subscription_comes_back_when_the_connection_breaks(
+    eventbroker: Command, client: Client, tenant: str, wire: Wire
+) -> None:
+    arguments = ("subscribe", "--group", "mailer", "--ack", "-o", "ndjson")
+    async with eventbroker.started(*arguments, EVENTBROKER_URL=wire.target) as process:
+        assert process.stdout
+        for _ in range(3):
+            (told,) = await published(client, 1, tenant_id=tenant)
+            while json.loads(await process.stdout.readline())["event"]["event_id"] != told:
+                pass  # one whose ack was cut off comes again
+            wire.cut()
+        code, _ = await interrupted(process)
+    assert code == 130

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from tests.cli.command import Command
     from tests.client import Client
+    from tests.polyglot.wire import Wire
 
 
 async def stored(client: Client, tenant: str) -> list[event_pb2.Event]:
@@ -149,3 +150,13 @@ async def test_without_a_broker_the_lines_whose_outcome_is_not_known_are_named(e
     ended = await eventbroker("publish", "--url", "127.0.0.1:1", "--timeout", "0.3", stdin=line(1) + line(2))
     assert ended.code == 6
     assert ended.err.startswith("eventbroker: lines 1 to 2: no answer from 127.0.0.1:1")
+
+
+async def test_lines_whose_answer_got_lost_are_stored_once(
+    eventbroker: Command, client: Client, tenant: str, wire: Wire
+) -> None:
+    wire.lose_answer(b"known-id")  # the answer names it
+    lines = line(1, event_id="known-id") + line(2)
+    ended = await eventbroker.done("publish", stdin=lines, EVENTBROKER_URL=wire.target)
+    assert ended.out == "0 events stored, 2 were stored before\n"
+    assert [each.aggregate_id for each in await stored(client, tenant)] == ["o1", "o2"]
