@@ -96,7 +96,8 @@ def test_a_context_is_taken_as_a_whole(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert named(None, None, "") == ("grpcs://prod:1", "", "secret")
     assert named("else:1", None, None) == ("else:1", "", None)
     assert named(None, None, None, EVENTBROKER_URL="else:1", EVENTBROKER_TENANT="mine") == ("else:1", "mine", None)
-    assert named(None, "prod", None, EVENTBROKER_URL="else:1") == ("grpcs://prod:1", "acme", "secret")
+    environ = {"EVENTBROKER_URL": "else:1", "EVENTBROKER_TENANT": "mine"}
+    assert named(None, "prod", None, **environ) == ("grpcs://prod:1", "acme", "secret")
     Contexts.load().using("").save()
     assert named(None, None, None) == (LOCAL, "", None)
     with pytest.raises(Failed):

@@ -90,34 +90,33 @@ async def publish(
     common.metadata.attributes.update(pairs(attribute or ()))
     if not common.metadata.ByteSize():
         common.ClearField("metadata")
-    many = count or lines or file or not event_type
-    if not many or (count and not lines):
-        put(common, data, content_type)
-    elif data:
-        raise Failed("DATA goes with one event, or with --count")
-    if not many:
-        if not aggregate:
-            raise Failed("give an AGGREGATE, such as User/u1")
-        await _together(link, out, [Envelope(common).made()], expect or ())
+    if lines or file or not (event_type or count):
+        if count or id or data:
+            raise Failed("--count, --id and DATA are not for events that are read")
+        if lines and not (event_type and aggregate):
+            raise Failed("--lines needs TYPE and AGGREGATE")
+        if file is None and sys.stdin.isatty():
+            raise Failed("give TYPE and AGGREGATE, a --file, or events on standard input; --help shows examples")
+        with ExitStack() as stack:
+            descriptor, size = _opened(file, stack)
+            drafts = of_lines(descriptor, Envelope(common, data_lines=lines))
+            if all_or_none or expect:
+                await _together(link, out, await _all(drafts), expect or ())
+            else:
+                await _many(link, out, drafts, size, rate, of_bytes=True)
         return
-    if count and (lines or file):
-        raise Failed("--count makes events up: not with --lines or --file")
-    if lines and not (event_type and aggregate):
-        raise Failed("--lines needs TYPE and AGGREGATE")
+    put(common, data, content_type)
     if count:
+        if id or expect or all_or_none:
+            raise Failed("--id, --expect and --all-or-none are not for events that are made up")
         common.event_type = common.event_type or "test.happened"
         if not aggregate:
             common.aggregate_type, common.aggregate_id = "Test", "{n}"
-    elif file is None and sys.stdin.isatty():
-        raise Failed("give TYPE and AGGREGATE, a --file, or events on standard input; --help shows examples")
-    envelope = Envelope(common, data_lines=lines)
-    with ExitStack() as stack:
-        descriptor, size = _opened(file, stack) if not count else (-1, count)
-        drafts = made_up(envelope, count) if count else of_lines(descriptor, envelope)
-        if all_or_none or expect:
-            await _together(link, out, await _all(drafts), expect or ())
-        else:
-            await _many(link, out, drafts, size, rate, of_bytes=not count)
+        await _many(link, out, made_up(Envelope(common), count), count, rate, of_bytes=False)
+    elif not aggregate:
+        raise Failed("give an AGGREGATE, such as User/u1")
+    else:
+        await _together(link, out, [Envelope(common).made()], expect or ())
 
 
 async def _together(link: Link, out: Output, events: list[event_pb2.Event], expect: Any) -> None:

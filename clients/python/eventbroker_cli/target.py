@@ -64,7 +64,8 @@ def target_of(
     named = _context(url, context, environ)
     found = url or (named.url if named else "") or environ.get("EVENTBROKER_URL") or LOCAL
     if tenant is None:
-        tenant = environ.get("EVENTBROKER_TENANT") or (named.tenant if named else "")
+        said = named.tenant if named and context else ""  # by --context, which goes before the environment
+        tenant = said or environ.get("EVENTBROKER_TENANT") or (named.tenant if named else "")
     return Target(found, tenant, timeout, named)
 
 
