@@ -74,8 +74,14 @@ async def subscribe(
     wish = pb.SubscribeRequest(group=group, consumer_id=consumer, event_types=types or (), tenant_id=link.tenant)
     if start is not None:
         wish.start = _STARTS[start.value]
-        if group and await _exists(link, group):
-            out.say(f"group {group} exists: --from does nothing; `eventbroker groups seek` moves it")
+    found = await _found(link, group) if group else None
+    if found is not None and start is not None:
+        out.say(f"group {group} exists: --from does nothing; `eventbroker groups seek` moves it")
+    if found is not None and found.paused:
+        told = f"group {group} is paused: nothing comes until `eventbroker groups resume`"
+        if exit_at_end:
+            raise Failed(told, Code.PARTLY)
+        out.say(told)
     if ack_deadline:
         wish.ack_deadline.CopyFrom(given.span(ack_deadline))
     settles = ack or not group
@@ -90,11 +96,14 @@ async def subscribe(
             out.say(f"{number(reader.late)} events were acked too late, and come again")
 
 
-async def _exists(link: Link, group: str) -> bool:
-    with suppress(NotFound):
-        await link.ask(link.groups.GetGroup, group_service_pb2.GetGroupRequest(name=group, tenant_id=link.tenant))
-        return True
-    return False
+async def _found(link: Link, name: str) -> group_service_pb2.Group | None:
+    """The group, if it exists. Raises EventBrokerError."""
+    request = group_service_pb2.GetGroupRequest(name=name, tenant_id=link.tenant)
+    try:
+        answer: group_service_pb2.GetGroupResponse = await link.ask(link.groups.GetGroup, request)
+    except NotFound:
+        return None
+    return answer.group
 
 
 @dataclass(slots=True)
