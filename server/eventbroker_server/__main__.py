@@ -1,4 +1,4 @@
-"""The command `eventbroker-server`: runs the broker until SIGTERM or Ctrl-C, or one of the commands for backup."""
+"""The command `eventbroker-server`: runs the broker until SIGTERM or Ctrl-C, or one of the commands for upkeep."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 
 import uvloop
 
-from eventbroker_server import logs
+from eventbroker_server import logs, upkeep
 from eventbroker_server.app import Endpoints, announced, running
 from eventbroker_server.domain.errors import BrokerError
 from eventbroker_server.settings import Settings, default_data_dir
@@ -63,7 +63,9 @@ def _say_ready(settings: Settings, endpoints: Endpoints) -> None:
 def main() -> None:
     """Exit 0 after an orderly stop, 1 with one line when the broker cannot start or go on, or a command is refused."""
     parser = argparse.ArgumentParser(prog="eventbroker-server", description="Without a command: run the broker.")
-    command.add_to(parser.add_subparsers(title="commands", metavar="COMMAND"))
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    command.add_to(commands)
+    upkeep.add_to(commands)
     arguments = parser.parse_args()
     try:
         settings = Settings.load()

@@ -25,7 +25,7 @@ PREFIX = "EVENTBROKER_"
 MEBI = 1024 * 1024
 
 # Variables with our prefix that are not ours: of clients, and those that Kubernetes makes for a service of our name.
-_OTHERS = re.compile(r"CONFIG|TARGET|URL|SERVICE_(HOST|PORT.*)|PORT_\d+_TCP.*")
+_OTHERS = re.compile(r"CONFIG|TARGET|URL|CONTEXT|TENANT|TOKEN|SERVICE_(HOST|PORT.*)|PORT_\d+_TCP.*")
 
 
 def default_data_dir() -> str:

@@ -70,6 +70,9 @@ class Delivery:
         self._rhythm = rhythm
         self._leaving: dict[str, Consumer] = {}
         self._wake = asyncio.Event()
+        self.at_work = asyncio.Lock()
+        """Held while something is read. Who ends the pump takes it before: a read that is cut off may take events for a
+        consumer that has left, and nobody would give them back."""
         self._stirred = True  # something happened since the last checkpoint
         self._away: set[str] = set()
         self._generations: dict[int, int] = {}  # by shard: of what was handed out
@@ -167,7 +170,8 @@ class Delivery:
             self._wake.clear()
             for membership in self.memberships:
                 try:
-                    await self._pump_shard(membership)
+                    async with self.at_work:
+                        await self._pump_shard(membership)
                     self.say_away("deliver", None)
                 except Stale:
                     membership.lose()

@@ -101,6 +101,8 @@ class Subscription:
                 self._heartbeat_at = loop.time() + self._times.heartbeat
                 return self._sign_of_life()
             wait = min(self._heartbeat_at, self._ends_at) - loop.time()
+            if self.consumer.caught_up != self._caught_up:
+                wait = 0.0  # to be told as soon as nothing is left to hand over
             if batch := await self.consumer.next(max(0.0, wait)):
                 return self.hand_over(batch)
             if self.consumer.caught_up != self._caught_up and self.consumer.closing is None:

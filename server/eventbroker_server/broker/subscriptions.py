@@ -235,7 +235,12 @@ class Subscriptions:
             return
         del self._deliveries[delivery.name]
         self._followers.pop(delivery.name, None)
-        await end(self._tasks.pop(delivery.name))
+        tasks = self._tasks.pop(delivery.name)
+        try:
+            async with delivery.at_work:
+                pass  # what is being read comes to somebody, or goes back
+        finally:
+            await end(tasks)
         try:
             if delivery.group.ephemeral:
                 for membership in delivery.memberships:

@@ -58,7 +58,7 @@ async def export_file(settings: Settings, arguments: Namespace) -> None:
         raise TransferRefused(f"--tenant {NAME_RULE}")
     size = 0
     with _written(arguments.file) as file:
-        async with _pool(settings) as pool, aclosing(exported(pool, arguments.tenant, after)) as pages:
+        async with pool_of(settings) as pool, aclosing(exported(pool, arguments.tenant, after)) as pages:
             async for page in pages:
                 await asyncio.to_thread(file.write, page)
                 size += len(page)
@@ -68,13 +68,13 @@ async def export_file(settings: Settings, arguments: Namespace) -> None:
 async def import_file(settings: Settings, arguments: Namespace) -> None:
     """Take in an export: of an installation into an empty one, of a tenant into one that does not have it."""
     with _opened(arguments.file) as file:
-        async with _pool(settings) as pool:
+        async with pool_of(settings) as pool:
             imported = await import_export(pool, file, settings.shards)
     log.info("imported", extra=imported._asdict())
 
 
 @asynccontextmanager
-async def _pool(settings: Settings) -> AsyncIterator[Pool]:
+async def pool_of(settings: Settings) -> AsyncIterator[Pool]:
     patient = replace(settings, postgres_timeout=max(settings.postgres_timeout, _TIMEOUT), postgres_pool_size=1)
     async with _postgres(settings) as url, open_pool(patient, url) as pool:
         yield pool
