@@ -64,15 +64,15 @@ public final class Consumer implements AutoCloseable {
    * consumers at once. Handlers that still run after the drain timeout are interrupted, and their events go to others.
    */
   public void drain() {
+    var waiting = new ArrayList<Runnable>();
     synchronized (this) {
       if (draining) {
         return;
       }
       draining = true;
+      workers.getQueue().drainTo(waiting);
     }
     subscription.drain();
-    var waiting = new ArrayList<Runnable>();
-    workers.getQueue().drainTo(waiting);
     waiting.forEach(Runnable::run); // which releases them
     broker.calls.after(drainTimeout, () -> {
       held.forEach(Delivery::lose);
@@ -98,7 +98,13 @@ public final class Consumer implements AutoCloseable {
   private void take(Delivery delivery) {
     open.incrementAndGet();
     held.add(delivery);
-    workers.execute(() -> work(delivery));
+    synchronized (this) {
+      if (!draining) {
+        workers.execute(() -> work(delivery));
+        return;
+      }
+    }
+    work(delivery); // it is not to wait behind handlers that are busy
   }
 
   private void lose(Stream stream) {

@@ -44,7 +44,7 @@ final class Stream implements ClientResponseObserver<ConsumeRequest, ConsumeResp
     this.call = call;
   }
 
-  synchronized void open(SubscribeRequest request) {
+  void open(SubscribeRequest request) {
     send(ConsumeRequest.newBuilder().setOpen(request));
   }
 
@@ -58,11 +58,11 @@ final class Stream implements ClientResponseObserver<ConsumeRequest, ConsumeResp
     }
   }
 
-  synchronized void cancel(String why) {
-    if (!gone) {
+  void cancel(String why) {
+    synchronized (this) { // so nothing is sent any more
       gone = true;
-      call.cancel(why, null);
     }
+    call.cancel(why, null);
   }
 
   @Override

@@ -48,10 +48,15 @@ public final class Subscription implements AutoCloseable {
 
   /** Says that no more is wanted. What is out can be settled; then the subscription ends. */
   public synchronized void drain() {
-    if (!draining && current != null && current.isOpened()) {
-      current.drain();
+    if (draining) {
+      return;
     }
     draining = true;
+    if (current == null || current.isGone()) {
+      finish(null); // nothing is out
+    } else if (current.isOpened()) {
+      current.drain();
+    }
   }
 
   /** Ends it. What is out goes to others at once, and {@link Delivery#isLost} tells so. */
@@ -70,9 +75,6 @@ public final class Subscription implements AutoCloseable {
   }
 
   synchronized void open() {
-    if (draining) {
-      finish(null); // nothing is out
-    }
     if (ended.isDone()) {
       return;
     }
@@ -102,7 +104,9 @@ public final class Subscription implements AutoCloseable {
   }
 
   void deliver(Delivery delivery) {
-    take.accept(delivery);
+    if (!ended.isDone()) {
+      take.accept(delivery);
+    }
   }
 
   /** A stream is over, of which there is one at a time. */
