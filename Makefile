@@ -23,7 +23,7 @@ test: $(READY) ## run all tests
 lint: $(READY) ## check style, types, floors, protos and the Dockerfile
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy server clients/python/eventbroker_cli tests
+	$(BIN)/mypy server clients/python/eventbroker_client clients/python/eventbroker_cli tests
 	$(BIN)/lint-imports
 	$(BIN)/buf lint
 	$(BIN)/buf format --diff --exit-code

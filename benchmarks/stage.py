@@ -71,6 +71,7 @@ class Stage:
             "REDIS_URL": self.valkey_url,
             "REDIS_PREFIX": _PREFIX,
             "PORT": "0",
+            "HTTP_PORT": "0",
             "DATA_DIR": str(data),
         }
         log = data / "log"

@@ -18,6 +18,7 @@ from eventbroker.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceStub
 from eventbroker.v1.group_service_pb2_grpc import GroupServiceStub
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceStub
+from eventbroker.v1.stats_service_pb2_grpc import StatsServiceStub
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceStub
 from grpc_status import rpc_status
 
@@ -63,6 +64,7 @@ class Client:
         self.subscriber = SubscriberServiceStub(self.channel)
         self.event_store = EventStoreServiceStub(self.channel)
         self.dead_letters = DeadLetterServiceStub(self.channel)
+        self.stats = StatsServiceStub(self.channel)
         self.groups = GroupServiceStub(self.channel)
 
     async def __aenter__(self) -> Self:

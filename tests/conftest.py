@@ -48,6 +48,7 @@ class Stores:
             redis_url=self.redis,
             redis_prefix=self.prefix,
             port=0,
+            http_port=0,
             sweep_interval=0.2,
             checkpoint_interval=0.1,
             process_ttl=1.0,
@@ -140,7 +141,7 @@ async def broker_process(**environ: str) -> AsyncIterator[BrokerProcess]:
         log = directory / "log"
         data = Path(environ.get("DATA_DIR", str(directory / "data")))
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("EVENTBROKER_")}
-        own = {"PORT": "0", "DATA_DIR": str(data)} | environ
+        own = {"PORT": "0", "HTTP_PORT": "0", "DATA_DIR": str(data)} | environ
         (data / "endpoints.json").unlink(missing_ok=True)
         with log.open("w") as output:
             async with spawned(

@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING
 
 from eventbroker_server.broker.announce import Announcer
 from eventbroker_server.broker.append import AppendLimits, Writer
+from eventbroker_server.broker.calls import Calls
 from eventbroker_server.broker.causality import Causality
 from eventbroker_server.broker.consumer import FlowControl
 from eventbroker_server.broker.delivery import Rhythm
 from eventbroker_server.broker.explain import Explainer
+from eventbroker_server.broker.figures import Figures
 from eventbroker_server.broker.groups import Groups
 from eventbroker_server.broker.heads import Head
 from eventbroker_server.broker.ordering import Ordering
+from eventbroker_server.broker.outbox import OutboxDrain
 from eventbroker_server.broker.publishing import Publishing
 from eventbroker_server.broker.pulling import Pulling
 from eventbroker_server.broker.reading import Readers
@@ -38,15 +41,21 @@ from eventbroker_server.broker.subscriptions import Subscriptions
 from eventbroker_server.broker.tasks import end
 from eventbroker_server.domain.ack_id import Signer
 from eventbroker_server.engines import embedded_engines
+from eventbroker_server.http.app import pages
+from eventbroker_server.http.collector import BrokerCollector
+from eventbroker_server.http.probes import Probes
+from eventbroker_server.http.server import serving_http
 from eventbroker_server.postgres.dead_letter_store import PostgresDeadLetterStore
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.history import PostgresHistory
 from eventbroker_server.postgres.migrate import migrate
+from eventbroker_server.postgres.outbox import PostgresOutbox
 from eventbroker_server.postgres.pool import open_pool
 from eventbroker_server.postgres.reader import PostgresEventReader
 from eventbroker_server.postgres.retry_store import PostgresRetryStore
 from eventbroker_server.postgres.safety import check_postgres
+from eventbroker_server.postgres.settled_in_sql import PostgresSettledInSql
 from eventbroker_server.postgres.snapshots import PostgresSnapshotStore
 from eventbroker_server.redis.connection import check_redis, open_redis
 from eventbroker_server.redis.streams import RedisStreams
@@ -59,6 +68,7 @@ from eventbroker_server.rpc.groups import GroupServicer
 from eventbroker_server.rpc.publish_stream import PublishStreams
 from eventbroker_server.rpc.publisher import PublisherServicer, PublishLimits
 from eventbroker_server.rpc.server import Server
+from eventbroker_server.rpc.stats import StatsServicer
 from eventbroker_server.rpc.subscriber import SubscriberServicer
 from eventbroker_server.settings import default_data_dir
 
@@ -73,11 +83,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where the broker listens, and where its stores are; empty for one that was given, whose URL may be secret."""
+    """Where the broker listens, and where its stores are; empty for one that was given, whose URL may be secret. `http`
+    is the URL of metrics and probes, empty if there are none."""
 
     target: str
     postgres: str
     redis: str
+    http: str
 
 
 @asynccontextmanager
@@ -108,10 +120,11 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             return task
 
         codec, signer = EventCodec(), Signer(installation.ack_key)
-        announcer = Announcer()
+        figures = Figures(codec)
+        announcer = Announcer(figures)
         retry_store = PostgresRetryStore(pool)
         ordering = Ordering(retry_store, streams, codec, announcer)
-        retries = Retries(retry_store, event_log, streams, codec, ordering, announcer)
+        retries = Retries(retry_store, event_log, streams, codec, ordering, announcer, figures)
         heads = [Head(event_log, shard, settings.sweep_interval) for shard in range(installation.shards)]
         times = StreamTimes(settings.heartbeat_interval, settings.stream_max_age)
         readers = Readers(PostgresEventReader(pool), heads, times, settings.max_streams)
@@ -124,6 +137,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             retries,
             ordering,
             announcer,
+            figures,
             shards=installation.shards,
             rhythm=Rhythm(settings.sweep_interval, settings.checkpoint_interval, settings.linger),
             times=times,
@@ -138,6 +152,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
 
         relays: list[Relay] = []
         writers: list[Writer] = []
+        heeds: list[Callable[[list[StoredEvent]], None]] = []
         for shard in range(installation.shards):
             relay = Relay(
                 event_log,
@@ -149,19 +164,32 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
                 settings.linger,
                 Tail(settings.tail_age, settings.tail_bytes),
             )
-            writers.append(Writer(event_log, shard, _append_limits(settings), _stored(relay, heads[shard])))
+            heed = _stored(relay, heads[shard], figures)
+            writers.append(Writer(event_log, shard, _append_limits(settings), heed))
+            heeds.append(heed)
             relays.append(relay)
             spawn(subscriptions.listen(shard), f"signals {shard}")
             spawn(heads[shard].run(), f"head {shard}")
             spawn(subscriptions.beat(shard, settings.process_ttl), f"heartbeat {shard}")
-        spawn(Retention(dead_letters, settings.dead_letter_purge_interval).run(), "dead letter purge")
+        spawn(Retention(dead_letters, settings.dead_letter_purge_interval, "dead letters").run(), "dead letter purge")
+        spawn(Retention(PostgresSettledInSql(pool), 60.0, "settles in SQL").run(), "purge of settles in SQL")
         await stack.enter_async_context(_working("relay", relays, tasks))
         await stack.enter_async_context(_working("writer", writers, tasks))
+
+        outbox = PostgresOutbox(pool, postgres_url, settings.postgres_timeout)
+        drain = OutboxDrain(outbox, heeds, settings.sweep_interval)
+        spawn(outbox.listen(drain.wake), "outbox signals")
+        await stack.enter_async_context(_working("outbox", [drain], tasks))
 
         publishing, publish_streams = Publishing(writers), PublishStreams(settings.max_streams, settings.stream_max_age)
         spawn(announcer.run(publishing), "announcer")
         managed = Groups(event_log, groups, streams, subscriptions, announcer, installation.shards)
-        door = Door(provider, settings.max_calls)
+        calls, probes = Calls(), Probes(event_log, streams, spawn)
+        http = ""
+        if settings.http_port >= 0:
+            app = pages(BrokerCollector(figures, calls, relays, subscriptions), probes)
+            http = await stack.enter_async_context(serving_http(app, settings.http_host, settings.http_port, tasks))
+        door = Door(provider, settings.max_calls, calls)
         server = Server(
             door,
             PublisherServicer(
@@ -172,7 +200,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             SubscriberServicer(
                 subscriptions,
                 Pulling(subscriptions, settings.pull_idle, spawn),
-                Settling(signer, streams, subscriptions, retries),
+                Settling(signer, streams, subscriptions, retries, figures),
                 FlowControl(settings.max_unsettled_events, settings.max_unsettled_bytes, settings.max_batch_events),
             ),
             EventStoreServicer(
@@ -191,16 +219,20 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
                 Explainer(managed, event_log, groups, retry_store, streams, installation.shards),
                 settings.ack_deadline,
             ),
+            StatsServicer(figures, groups, installation.shards),
             settings.max_publish_bytes,
         )
         port = await server.start(settings.host, settings.port)
-        stack.push_async_callback(_drain, server, subscriptions, (publish_streams, readers), settings.drain_timeout)
+        others = (publish_streams, readers)
+        stack.push_async_callback(_drain, server, probes, subscriptions, others, settings.drain_timeout)
         await server.serving()
+        probes.serving = True
         log.info(
             "serving",
             extra={
                 "host": settings.host,
                 "port": port,
+                "http": http,
                 "postgres": postgres_version,
                 "redis": redis_version,
                 "shards": installation.shards,
@@ -211,6 +243,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             f"{settings.host}:{port}",
             postgres="" if settings.postgres_url else postgres_url,
             redis="" if settings.redis_url else redis_url,
+            http=http,
         )
 
 
@@ -237,12 +270,13 @@ async def _engines(settings: Settings, tasks: asyncio.TaskGroup) -> AsyncIterato
             watch.cancel()
 
 
-def _stored(relay: Relay, head: Head) -> Callable[[list[StoredEvent]], None]:
+def _stored(relay: Relay, head: Head, figures: Figures) -> Callable[[list[StoredEvent]], None]:
     """Heeds what a writer has stored."""
 
     def heed(events: list[StoredEvent]) -> None:
         relay.offer(events)
         head.moved(events[-1].position)
+        figures.published(events)
 
     return heed
 
@@ -258,7 +292,9 @@ def _append_limits(settings: Settings) -> AppendLimits:
 
 
 @asynccontextmanager
-async def _working(kind: str, parts: Sequence[Relay | Writer], tasks: asyncio.TaskGroup) -> AsyncIterator[None]:
+async def _working(
+    kind: str, parts: Sequence[Relay | Writer | OutboxDrain], tasks: asyncio.TaskGroup
+) -> AsyncIterator[None]:
     """Run parts until they have done what is waiting, for 10 s at most."""
     working = [tasks.create_task(part.run(), name=f"{kind} {number}") for number, part in enumerate(parts)]
     try:
@@ -271,12 +307,17 @@ async def _working(kind: str, parts: Sequence[Relay | Writer], tasks: asyncio.Ta
 
 
 async def _drain(
-    server: Server, subscriptions: Subscriptions, others: Iterable[PublishStreams | Readers], timeout: float
+    server: Server,
+    probes: Probes,
+    subscriptions: Subscriptions,
+    others: Iterable[PublishStreams | Readers],
+    timeout: float,
 ) -> None:
     """Take no more, tell streams to come back elsewhere, and wait for what is under way: `stop` alone returns before
     the handlers have given back what their consumers hold."""
     loop = asyncio.get_running_loop()
     until = loop.time() + timeout
+    probes.serving = False
     await server.not_serving()
     subscriptions.close()
     for streams in others:

@@ -61,6 +61,10 @@ class Settings:
     max_calls: int = 1_000  # unary calls under way
     drain_timeout: float = 25.0  # from SIGTERM until what is still open is cut off
 
+    # Metrics and probes, over HTTP.
+    http_host: str = "127.0.0.1"  # anybody who reaches it may read them
+    http_port: int = 9464  # 0: any free one; -1: none
+
     # Events.
     max_event_bytes: int = 1 * MEBI
     max_publish_bytes: int = 4 * MEBI
@@ -121,7 +125,7 @@ class Settings:
     def check(self) -> None:
         """Raise BadSetting for the first value out of its bounds."""
         for name in known_numbers(type(self)):
-            if not 0 <= getattr(self, name) < math.inf:
+            if not 0 <= getattr(self, name) < math.inf and (name, getattr(self, name)) != ("http_port", -1):
                 raise BadSetting(name, "must be a number, and not negative")
         if self.log_level.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise BadSetting("log_level", "must be one of DEBUG, INFO, WARNING, ERROR")
@@ -136,8 +140,9 @@ class Settings:
             raise BadSetting("redis_timeout", "must be above 1.5 s, as a read may wait for 1 s")
         if not 1.0 <= self.ack_deadline <= 12 * 3600:
             raise BadSetting("ack_deadline", "must be from 1 s to 12 h")
-        if self.port > 65_535:
-            raise BadSetting("port", "must be at most 65535")
+        for name in ("port", "http_port"):
+            if getattr(self, name) > 65_535:
+                raise BadSetting(name, "must be at most 65535")
 
 
 def known_numbers(cls: type[Settings]) -> list[str]:

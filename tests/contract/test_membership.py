@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from eventbroker_server.broker.announce import Announcer
+from eventbroker_server.broker.figures import Figures
 from eventbroker_server.broker.membership import ShardMembership
 from eventbroker_server.broker.ordering import Ordering
 from eventbroker_server.domain.filter import TypeFilter
@@ -66,7 +67,7 @@ async def shard(stores: Stores) -> AsyncIterator[Shard]:
         redis = await stack.enter_async_context(open_redis(stores.settings(), stores.redis))
         streams, codec = RedisStreams(redis, stores.prefix, "p1"), EventCodec()
         log, groups = PostgresEventLog(pool), PostgresGroupStore(pool)
-        ordering = Ordering(PostgresRetryStore(pool), streams, codec, Announcer())
+        ordering = Ordering(PostgresRetryStore(pool), streams, codec, Announcer(Figures(codec)))
         await log.append(0, [Row(domain_event(), None, 1) for _ in range(EVENTS)])
         await groups.ensure(GROUP, from_latest=False)
         one, two = (ShardMembership(GROUP, 0, groups, log, streams, codec, ordering, from_latest=False) for _ in "12")

@@ -100,6 +100,10 @@ class GroupModel:
             if one.settled is None and not one.closed and one.generation > self.lost and one.deadline > now
         ]
 
+    def gives_way(self, one: Handed, since: int) -> bool:
+        """Whether another, of those that were handed after the first so many, goes before its next attempt."""
+        return False
+
     def received(self, one: Handed) -> None:
         """Judge a delivery."""
         self.handed.append(one)

@@ -39,6 +39,11 @@ class InTurnModel(GroupModel):
             line = self.line_of[event_id] = (tenant, aggregate)
             self.lines.setdefault(line, []).append(event_id)
 
+    def gives_way(self, one: Handed, since: int) -> bool:
+        line = self.line_of[one.event_id]
+        after = (other for other in self.handed[since:] if self.line_of.get(other.event_id) == line)
+        return self.ordered and any(other.position < one.position for other in after)
+
     def received(self, one: Handed) -> None:
         super().received(one)
         if one.event_id not in self.states or one.generation < self.sought or one.generation <= self.lost:

@@ -453,9 +453,11 @@ class GroupMachine(RuleBasedStateMachine):
         if not group.current or not self._connected(group):
             return
         one = group.current[pick % len(group.current)]
+        since = len(group.handed)
 
         async def comes_again_or_is_dead() -> bool:
-            return group.newest[one.event_id] is not one or one.event_id in await self._letters(group)
+            again = group.newest[one.event_id] is not one
+            return again or group.gives_way(one, since) or one.event_id in await self._letters(group)
 
         self._do(f"{one.position} expires in {name}", eventually(comes_again_or_is_dead, REDELIVERY, every=0.05))
 

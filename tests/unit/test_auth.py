@@ -10,8 +10,10 @@ from eventbroker.v1.dead_letter_service_pb2_grpc import DeadLetterServiceService
 from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceServicer
 from eventbroker.v1.group_service_pb2_grpc import GroupServiceServicer
 from eventbroker.v1.publisher_service_pb2_grpc import PublisherServiceServicer
+from eventbroker.v1.stats_service_pb2_grpc import StatsServiceServicer
 from eventbroker.v1.subscriber_service_pb2_grpc import SubscriberServiceServicer
 from eventbroker_server.app import running
+from eventbroker_server.broker.calls import Calls
 from eventbroker_server.domain.errors import BadSetting, StartupError
 from eventbroker_server.rpc.auth import METHODS, PUBLIC, OpenProvider, check_host, check_methods
 from eventbroker_server.rpc.door import Door
@@ -45,9 +47,12 @@ def make_server() -> Server:
         EventStoreServiceServicer,
         DeadLetterServiceServicer,
         GroupServiceServicer,
+        StatsServiceServicer,
     ]
-    publisher, subscriber, event_store, dead_letters, groups = (servicer() for servicer in unimplemented)
-    return Server(Door(OpenProvider(), 1), publisher, subscriber, event_store, dead_letters, groups, 1024)
+    publisher, subscriber, event_store, dead_letters, groups, stats = (servicer() for servicer in unimplemented)
+    return Server(
+        Door(OpenProvider(), 1, Calls()), publisher, subscriber, event_store, dead_letters, groups, stats, 1024
+    )
 
 
 def test_there_are_methods_to_check() -> None:

@@ -9,6 +9,8 @@ package eventbrokerv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	anypb "google.golang.org/protobuf/types/known/anypb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -20,6 +22,59 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// The order of a list.
+type EventOrder int32
+
+const (
+	// As EVENT_ORDER_OLDEST_FIRST.
+	EventOrder_EVENT_ORDER_UNSPECIFIED EventOrder = 0
+	// Positions, or versions, rise.
+	EventOrder_EVENT_ORDER_OLDEST_FIRST EventOrder = 1
+	// Positions, or versions, fall.
+	EventOrder_EVENT_ORDER_NEWEST_FIRST EventOrder = 2
+)
+
+// Enum value maps for EventOrder.
+var (
+	EventOrder_name = map[int32]string{
+		0: "EVENT_ORDER_UNSPECIFIED",
+		1: "EVENT_ORDER_OLDEST_FIRST",
+		2: "EVENT_ORDER_NEWEST_FIRST",
+	}
+	EventOrder_value = map[string]int32{
+		"EVENT_ORDER_UNSPECIFIED":  0,
+		"EVENT_ORDER_OLDEST_FIRST": 1,
+		"EVENT_ORDER_NEWEST_FIRST": 2,
+	}
+)
+
+func (x EventOrder) Enum() *EventOrder {
+	p := new(EventOrder)
+	*p = x
+	return p
+}
+
+func (x EventOrder) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EventOrder) Descriptor() protoreflect.EnumDescriptor {
+	return file_eventbroker_v1_event_store_service_proto_enumTypes[0].Descriptor()
+}
+
+func (EventOrder) Type() protoreflect.EnumType {
+	return &file_eventbroker_v1_event_store_service_proto_enumTypes[0]
+}
+
+func (x EventOrder) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EventOrder.Descriptor instead.
+func (EventOrder) EnumDescriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{0}
+}
 
 // A request for one event.
 type GetEventRequest struct {
@@ -122,18 +177,2098 @@ func (x *GetEventResponse) GetEvent() *Event {
 	return nil
 }
 
+// Which events: those that match every field that is set.
+type EventFilter struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types, such as "user.created", or all below one, such as "user.*"; at most 100, "*" alone for all. Empty: all.
+	EventTypes []string `protobuf:"bytes,1,rep,name=event_types,json=eventTypes,proto3" json:"event_types,omitempty"`
+	// The type of the aggregate, a name.
+	AggregateType string `protobuf:"bytes,2,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// The aggregate, an id. Only with aggregate_type.
+	AggregateId string `protobuf:"bytes,3,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
+	// The events of one chain of causes, an id.
+	CorrelationId string `protobuf:"bytes,4,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
+	// What caused them (Metadata.caused_by), an id.
+	CausedBy string `protobuf:"bytes,5,opt,name=caused_by,json=causedBy,proto3" json:"caused_by,omitempty"`
+	// The user who caused them, an id.
+	UserId string `protobuf:"bytes,6,opt,name=user_id,json=userId,proto3" json:"user_id,omitempty"`
+	// One of these sources (Metadata.source), each an id; at most 100.
+	Sources []string `protobuf:"bytes,7,rep,name=sources,proto3" json:"sources,omitempty"`
+	// Every one of these tags (Metadata.tags), each an id; at most 64.
+	Tags          []string `protobuf:"bytes,8,rep,name=tags,proto3" json:"tags,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventFilter) Reset() {
+	*x = EventFilter{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventFilter) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventFilter) ProtoMessage() {}
+
+func (x *EventFilter) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventFilter.ProtoReflect.Descriptor instead.
+func (*EventFilter) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *EventFilter) GetEventTypes() []string {
+	if x != nil {
+		return x.EventTypes
+	}
+	return nil
+}
+
+func (x *EventFilter) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *EventFilter) GetAggregateId() string {
+	if x != nil {
+		return x.AggregateId
+	}
+	return ""
+}
+
+func (x *EventFilter) GetCorrelationId() string {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return ""
+}
+
+func (x *EventFilter) GetCausedBy() string {
+	if x != nil {
+		return x.CausedBy
+	}
+	return ""
+}
+
+func (x *EventFilter) GetUserId() string {
+	if x != nil {
+		return x.UserId
+	}
+	return ""
+}
+
+func (x *EventFilter) GetSources() []string {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+func (x *EventFilter) GetTags() []string {
+	if x != nil {
+		return x.Tags
+	}
+	return nil
+}
+
+// A request for a page of events.
+type ListEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, a name. Empty: the caller's, if it has one; otherwise required.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Which events. Unset: all.
+	Filter *EventFilter `protobuf:"bytes,2,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Only events after this position; never negative. 0: from the first.
+	AfterPosition int64 `protobuf:"varint,3,opt,name=after_position,json=afterPosition,proto3" json:"after_position,omitempty"`
+	// Only events up to this position, that one too; never negative, nor before after_position. 0: no bound.
+	UptoPosition int64 `protobuf:"varint,4,opt,name=upto_position,json=uptoPosition,proto3" json:"upto_position,omitempty"`
+	// Only events that were recorded at this time or later (Event.record_time). Unset: no bound.
+	RecordedFrom *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=recorded_from,json=recordedFrom,proto3" json:"recorded_from,omitempty"`
+	// Only events that were recorded before this time; later than recorded_from. Unset: no bound.
+	RecordedBefore *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=recorded_before,json=recordedBefore,proto3" json:"recorded_before,omitempty"`
+	// The order of positions.
+	Order EventOrder `protobuf:"varint,7,opt,name=order,proto3,enum=eventbroker.v1.EventOrder" json:"order,omitempty"`
+	// Events in the answer at most, 1 to 1,000. 0: 100. An answer holds at most 4 MiB of data, or one event.
+	PageSize int32 `protobuf:"varint,8,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before, with all other fields but page_size as they were. Empty: the first page.
+	PageToken     string `protobuf:"bytes,9,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsRequest) Reset() {
+	*x = ListEventsRequest{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsRequest) ProtoMessage() {}
+
+func (x *ListEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListEventsRequest) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ListEventsRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *ListEventsRequest) GetFilter() *EventFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetAfterPosition() int64 {
+	if x != nil {
+		return x.AfterPosition
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetUptoPosition() int64 {
+	if x != nil {
+		return x.UptoPosition
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetRecordedFrom() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RecordedFrom
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetRecordedBefore() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RecordedBefore
+	}
+	return nil
+}
+
+func (x *ListEventsRequest) GetOrder() EventOrder {
+	if x != nil {
+		return x.Order
+	}
+	return EventOrder_EVENT_ORDER_UNSPECIFIED
+}
+
+func (x *ListEventsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A page of events.
+type ListEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events.
+	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Asks for the next page. Opaque. Empty: this is the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEventsResponse) Reset() {
+	*x = ListEventsResponse{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEventsResponse) ProtoMessage() {}
+
+func (x *ListEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListEventsResponse) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ListEventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// A request for a page of the events of an aggregate.
+type ListAggregateEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, a name. Empty: the caller's, if it has one; otherwise required.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The kind of the aggregate, a name. Required.
+	AggregateType string `protobuf:"bytes,2,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// The aggregate, an id. Required.
+	AggregateId string `protobuf:"bytes,3,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
+	// The version to begin with, that one too; never negative. 0: the first, or the latest when the order is newest first.
+	FromVersion int64 `protobuf:"varint,4,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
+	// The order of versions.
+	Order EventOrder `protobuf:"varint,5,opt,name=order,proto3,enum=eventbroker.v1.EventOrder" json:"order,omitempty"`
+	// Events in the answer at most, 1 to 1,000. 0: 100. An answer holds at most 4 MiB of data, or one event.
+	PageSize int32 `protobuf:"varint,6,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before, with all other fields but page_size as they were. Empty: the first page.
+	PageToken     string `protobuf:"bytes,7,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAggregateEventsRequest) Reset() {
+	*x = ListAggregateEventsRequest{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAggregateEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAggregateEventsRequest) ProtoMessage() {}
+
+func (x *ListAggregateEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAggregateEventsRequest.ProtoReflect.Descriptor instead.
+func (*ListAggregateEventsRequest) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ListAggregateEventsRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *ListAggregateEventsRequest) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *ListAggregateEventsRequest) GetAggregateId() string {
+	if x != nil {
+		return x.AggregateId
+	}
+	return ""
+}
+
+func (x *ListAggregateEventsRequest) GetFromVersion() int64 {
+	if x != nil {
+		return x.FromVersion
+	}
+	return 0
+}
+
+func (x *ListAggregateEventsRequest) GetOrder() EventOrder {
+	if x != nil {
+		return x.Order
+	}
+	return EventOrder_EVENT_ORDER_UNSPECIFIED
+}
+
+func (x *ListAggregateEventsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAggregateEventsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A page of the events of an aggregate.
+type ListAggregateEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events.
+	Events []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Asks for the next page. Opaque. Empty: this is the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAggregateEventsResponse) Reset() {
+	*x = ListAggregateEventsResponse{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAggregateEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAggregateEventsResponse) ProtoMessage() {}
+
+func (x *ListAggregateEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAggregateEventsResponse.ProtoReflect.Descriptor instead.
+func (*ListAggregateEventsResponse) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *ListAggregateEventsResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *ListAggregateEventsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// A request for a page of aggregates.
+type ListAggregatesRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, a name. Empty: the caller's, if it has one; otherwise required.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// Only aggregates of this type, a name. Empty: of any.
+	AggregateType string `protobuf:"bytes,2,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// Aggregates in the answer at most, 1 to 1,000. 0: 100.
+	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before, with all other fields but page_size as they were. Empty: the first page.
+	PageToken     string `protobuf:"bytes,4,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAggregatesRequest) Reset() {
+	*x = ListAggregatesRequest{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAggregatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAggregatesRequest) ProtoMessage() {}
+
+func (x *ListAggregatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAggregatesRequest.ProtoReflect.Descriptor instead.
+func (*ListAggregatesRequest) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *ListAggregatesRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *ListAggregatesRequest) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *ListAggregatesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListAggregatesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A page of aggregates.
+type ListAggregatesResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The aggregates, by type and id, bytewise.
+	Aggregates []*Aggregate `protobuf:"bytes,1,rep,name=aggregates,proto3" json:"aggregates,omitempty"`
+	// Asks for the next page. Opaque. Empty: this is the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListAggregatesResponse) Reset() {
+	*x = ListAggregatesResponse{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListAggregatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListAggregatesResponse) ProtoMessage() {}
+
+func (x *ListAggregatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListAggregatesResponse.ProtoReflect.Descriptor instead.
+func (*ListAggregatesResponse) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *ListAggregatesResponse) GetAggregates() []*Aggregate {
+	if x != nil {
+		return x.Aggregates
+	}
+	return nil
+}
+
+func (x *ListAggregatesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+// How far an aggregate has come.
+type Aggregate struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its kind.
+	AggregateType string `protobuf:"bytes,1,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// Its id.
+	AggregateId string `protobuf:"bytes,2,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
+	// The number of its latest event, which is how many it has.
+	Version int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	// The position of its latest event.
+	Position int64 `protobuf:"varint,4,opt,name=position,proto3" json:"position,omitempty"`
+	// When its latest event was recorded.
+	RecordTime    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=record_time,json=recordTime,proto3" json:"record_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Aggregate) Reset() {
+	*x = Aggregate{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Aggregate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Aggregate) ProtoMessage() {}
+
+func (x *Aggregate) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Aggregate.ProtoReflect.Descriptor instead.
+func (*Aggregate) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *Aggregate) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *Aggregate) GetAggregateId() string {
+	if x != nil {
+		return x.AggregateId
+	}
+	return ""
+}
+
+func (x *Aggregate) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Aggregate) GetPosition() int64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Aggregate) GetRecordTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RecordTime
+	}
+	return nil
+}
+
+// A request to read history, and to follow.
+type ReadEventsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, a name; or "*" for the events of all tenants of one shard, for a caller without a tenant. Empty: the
+	// caller's, if it has one; otherwise required.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// With tenant "*": the shard to read, from 0. Positions are counted in each shard; a reader of all tenants of an
+	// installation of several shards opens a stream for each. Otherwise 0.
+	Shard int32 `protobuf:"varint,2,opt,name=shard,proto3" json:"shard,omitempty"`
+	// Which events. Unset: all.
+	Filter *EventFilter `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// Where to begin. Unset: at the first event.
+	//
+	// Types that are valid to be assigned to From:
+	//
+	//	*ReadEventsRequest_AfterPosition
+	//	*ReadEventsRequest_RecordedFrom
+	From isReadEventsRequest_From `protobuf_oneof:"from"`
+	// Up to this position, that one too; never negative, nor before the place to begin. 0: the newest event at the time of
+	// the call. Not with follow.
+	UptoPosition int64 `protobuf:"varint,6,opt,name=upto_position,json=uptoPosition,proto3" json:"upto_position,omitempty"`
+	// Whether to stay, and send what is stored from then on.
+	Follow bool `protobuf:"varint,7,opt,name=follow,proto3" json:"follow,omitempty"`
+	// Events of history a second at most, from 0.001 to 1,000,000. 0: as fast as it goes. What is stored after the call
+	// began is sent at once.
+	MaxEventsPerSecond float64 `protobuf:"fixed64,8,opt,name=max_events_per_second,json=maxEventsPerSecond,proto3" json:"max_events_per_second,omitempty"`
+	// Events in one response at most, 1 to 1,000. 0: 500.
+	MaxBatchEvents int32 `protobuf:"varint,9,opt,name=max_batch_events,json=maxBatchEvents,proto3" json:"max_batch_events,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *ReadEventsRequest) Reset() {
+	*x = ReadEventsRequest{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadEventsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadEventsRequest) ProtoMessage() {}
+
+func (x *ReadEventsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadEventsRequest.ProtoReflect.Descriptor instead.
+func (*ReadEventsRequest) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ReadEventsRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *ReadEventsRequest) GetShard() int32 {
+	if x != nil {
+		return x.Shard
+	}
+	return 0
+}
+
+func (x *ReadEventsRequest) GetFilter() *EventFilter {
+	if x != nil {
+		return x.Filter
+	}
+	return nil
+}
+
+func (x *ReadEventsRequest) GetFrom() isReadEventsRequest_From {
+	if x != nil {
+		return x.From
+	}
+	return nil
+}
+
+func (x *ReadEventsRequest) GetAfterPosition() int64 {
+	if x != nil {
+		if x, ok := x.From.(*ReadEventsRequest_AfterPosition); ok {
+			return x.AfterPosition
+		}
+	}
+	return 0
+}
+
+func (x *ReadEventsRequest) GetRecordedFrom() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.From.(*ReadEventsRequest_RecordedFrom); ok {
+			return x.RecordedFrom
+		}
+	}
+	return nil
+}
+
+func (x *ReadEventsRequest) GetUptoPosition() int64 {
+	if x != nil {
+		return x.UptoPosition
+	}
+	return 0
+}
+
+func (x *ReadEventsRequest) GetFollow() bool {
+	if x != nil {
+		return x.Follow
+	}
+	return false
+}
+
+func (x *ReadEventsRequest) GetMaxEventsPerSecond() float64 {
+	if x != nil {
+		return x.MaxEventsPerSecond
+	}
+	return 0
+}
+
+func (x *ReadEventsRequest) GetMaxBatchEvents() int32 {
+	if x != nil {
+		return x.MaxBatchEvents
+	}
+	return 0
+}
+
+type isReadEventsRequest_From interface {
+	isReadEventsRequest_From()
+}
+
+type ReadEventsRequest_AfterPosition struct {
+	// After this position, from 0 to the position of the newest event.
+	AfterPosition int64 `protobuf:"varint,4,opt,name=after_position,json=afterPosition,proto3,oneof"`
+}
+
+type ReadEventsRequest_RecordedFrom struct {
+	// With the first event that was recorded at or after this time; at the end, if there is none.
+	RecordedFrom *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=recorded_from,json=recordedFrom,proto3,oneof"`
+}
+
+func (*ReadEventsRequest_AfterPosition) isReadEventsRequest_From() {}
+
+func (*ReadEventsRequest_RecordedFrom) isReadEventsRequest_From() {}
+
+// One message of a ReadEvents stream.
+type ReadEventsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// All events up to this position that the filter describes were sent, with this response or before.
+	Position int64 `protobuf:"varint,1,opt,name=position,proto3" json:"position,omitempty"`
+	// The position of the newest event of the shard, as far as the reader has looked.
+	HeadPosition int64 `protobuf:"varint,2,opt,name=head_position,json=headPosition,proto3" json:"head_position,omitempty"`
+	// What it is.
+	//
+	// Types that are valid to be assigned to Response:
+	//
+	//	*ReadEventsResponse_Events
+	//	*ReadEventsResponse_Heartbeat
+	//	*ReadEventsResponse_CaughtUp
+	//	*ReadEventsResponse_Closing
+	Response      isReadEventsResponse_Response `protobuf_oneof:"response"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadEventsResponse) Reset() {
+	*x = ReadEventsResponse{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadEventsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadEventsResponse) ProtoMessage() {}
+
+func (x *ReadEventsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadEventsResponse.ProtoReflect.Descriptor instead.
+func (*ReadEventsResponse) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ReadEventsResponse) GetPosition() int64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *ReadEventsResponse) GetHeadPosition() int64 {
+	if x != nil {
+		return x.HeadPosition
+	}
+	return 0
+}
+
+func (x *ReadEventsResponse) GetResponse() isReadEventsResponse_Response {
+	if x != nil {
+		return x.Response
+	}
+	return nil
+}
+
+func (x *ReadEventsResponse) GetEvents() *EventBatch {
+	if x != nil {
+		if x, ok := x.Response.(*ReadEventsResponse_Events); ok {
+			return x.Events
+		}
+	}
+	return nil
+}
+
+func (x *ReadEventsResponse) GetHeartbeat() *ReadHeartbeat {
+	if x != nil {
+		if x, ok := x.Response.(*ReadEventsResponse_Heartbeat); ok {
+			return x.Heartbeat
+		}
+	}
+	return nil
+}
+
+func (x *ReadEventsResponse) GetCaughtUp() *CaughtUp {
+	if x != nil {
+		if x, ok := x.Response.(*ReadEventsResponse_CaughtUp); ok {
+			return x.CaughtUp
+		}
+	}
+	return nil
+}
+
+func (x *ReadEventsResponse) GetClosing() *Closing {
+	if x != nil {
+		if x, ok := x.Response.(*ReadEventsResponse_Closing); ok {
+			return x.Closing
+		}
+	}
+	return nil
+}
+
+type isReadEventsResponse_Response interface {
+	isReadEventsResponse_Response()
+}
+
+type ReadEventsResponse_Events struct {
+	// Events, in the order of positions.
+	Events *EventBatch `protobuf:"bytes,3,opt,name=events,proto3,oneof"`
+}
+
+type ReadEventsResponse_Heartbeat struct {
+	// Nothing matched for a while. Sent at the heartbeat's interval, when nothing else is.
+	Heartbeat *ReadHeartbeat `protobuf:"bytes,4,opt,name=heartbeat,proto3,oneof"`
+}
+
+type ReadEventsResponse_CaughtUp struct {
+	// All history was sent; what follows is live. Sent once, only with follow.
+	CaughtUp *CaughtUp `protobuf:"bytes,5,opt,name=caught_up,json=caughtUp,proto3,oneof"`
+}
+
+type ReadEventsResponse_Closing struct {
+	// The server ends the stream. Come back with the position.
+	Closing *Closing `protobuf:"bytes,6,opt,name=closing,proto3,oneof"`
+}
+
+func (*ReadEventsResponse_Events) isReadEventsResponse_Response() {}
+
+func (*ReadEventsResponse_Heartbeat) isReadEventsResponse_Response() {}
+
+func (*ReadEventsResponse_CaughtUp) isReadEventsResponse_Response() {}
+
+func (*ReadEventsResponse_Closing) isReadEventsResponse_Response() {}
+
+// Events together.
+type EventBatch struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events, one or more.
+	Events        []*Event `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EventBatch) Reset() {
+	*x = EventBatch{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EventBatch) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EventBatch) ProtoMessage() {}
+
+func (x *EventBatch) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EventBatch.ProtoReflect.Descriptor instead.
+func (*EventBatch) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *EventBatch) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+// A sign of life.
+type ReadHeartbeat struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The broker's clock.
+	ServerTime    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=server_time,json=serverTime,proto3" json:"server_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadHeartbeat) Reset() {
+	*x = ReadHeartbeat{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadHeartbeat) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadHeartbeat) ProtoMessage() {}
+
+func (x *ReadHeartbeat) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadHeartbeat.ProtoReflect.Descriptor instead.
+func (*ReadHeartbeat) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *ReadHeartbeat) GetServerTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ServerTime
+	}
+	return nil
+}
+
+// A request for what caused an event and what it caused.
+type GetCausalityRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, a name. Empty: the caller's, if it has one; otherwise required.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The event's id. Required.
+	EventId string `protobuf:"bytes,2,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	// Events in the answer at most, 1 to 1,000. 0: 100. An answer holds at most 4 MiB of data, or one event.
+	MaxEvents     int32 `protobuf:"varint,3,opt,name=max_events,json=maxEvents,proto3" json:"max_events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCausalityRequest) Reset() {
+	*x = GetCausalityRequest{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCausalityRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCausalityRequest) ProtoMessage() {}
+
+func (x *GetCausalityRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCausalityRequest.ProtoReflect.Descriptor instead.
+func (*GetCausalityRequest) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GetCausalityRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *GetCausalityRequest) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *GetCausalityRequest) GetMaxEvents() int32 {
+	if x != nil {
+		return x.MaxEvents
+	}
+	return 0
+}
+
+// The answer to a GetCausalityRequest.
+type GetCausalityResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The events, by position, among them the one that was asked for. Each names what caused it (Metadata.caused_by): where
+	// that is the id of another of them, it is its child in the tree; the others are roots.
+	Events []*CausalEvent `protobuf:"bytes,1,rep,name=events,proto3" json:"events,omitempty"`
+	// Whether there are more than were asked for, or than an answer holds. Those that are left out are the farthest in the
+	// tree, and of equally far ones the newest; what has only the correlation id is farther than all that is in the tree.
+	Truncated     bool `protobuf:"varint,2,opt,name=truncated,proto3" json:"truncated,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetCausalityResponse) Reset() {
+	*x = GetCausalityResponse{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetCausalityResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetCausalityResponse) ProtoMessage() {}
+
+func (x *GetCausalityResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetCausalityResponse.ProtoReflect.Descriptor instead.
+func (*GetCausalityResponse) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *GetCausalityResponse) GetEvents() []*CausalEvent {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *GetCausalityResponse) GetTruncated() bool {
+	if x != nil {
+		return x.Truncated
+	}
+	return false
+}
+
+// An event in a tree of causes.
+type CausalEvent struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The event.
+	Event *Event `protobuf:"bytes,1,opt,name=event,proto3" json:"event,omitempty"`
+	// The id of the event among these that caused it. Empty: none of these did, or it is the first of some that cause one
+	// another in a circle.
+	ParentEventId string `protobuf:"bytes,2,opt,name=parent_event_id,json=parentEventId,proto3" json:"parent_event_id,omitempty"`
+	// How far below its root it is; 0 for a root.
+	Depth         int32 `protobuf:"varint,3,opt,name=depth,proto3" json:"depth,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CausalEvent) Reset() {
+	*x = CausalEvent{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CausalEvent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CausalEvent) ProtoMessage() {}
+
+func (x *CausalEvent) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CausalEvent.ProtoReflect.Descriptor instead.
+func (*CausalEvent) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *CausalEvent) GetEvent() *Event {
+	if x != nil {
+		return x.Event
+	}
+	return nil
+}
+
+func (x *CausalEvent) GetParentEventId() string {
+	if x != nil {
+		return x.ParentEventId
+	}
+	return ""
+}
+
+func (x *CausalEvent) GetDepth() int32 {
+	if x != nil {
+		return x.Depth
+	}
+	return 0
+}
+
+// The state of an aggregate as it was at a version.
+type Snapshot struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The kind of the aggregate.
+	AggregateType string `protobuf:"bytes,1,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// The aggregate.
+	AggregateId string `protobuf:"bytes,2,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
+	// The version of the aggregate: its events up to this one are in the data.
+	Version int64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	// The state, in one of three forms, as with an event. The broker stores the bytes as they came.
+	//
+	// Types that are valid to be assigned to Data:
+	//
+	//	*Snapshot_Json
+	//	*Snapshot_Message
+	//	*Snapshot_Binary
+	Data isSnapshot_Data `protobuf_oneof:"data"`
+	// When it was saved, by the clock of the database.
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Snapshot) Reset() {
+	*x = Snapshot{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Snapshot) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Snapshot) ProtoMessage() {}
+
+func (x *Snapshot) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Snapshot.ProtoReflect.Descriptor instead.
+func (*Snapshot) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Snapshot) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *Snapshot) GetAggregateId() string {
+	if x != nil {
+		return x.AggregateId
+	}
+	return ""
+}
+
+func (x *Snapshot) GetVersion() int64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Snapshot) GetData() isSnapshot_Data {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *Snapshot) GetJson() string {
+	if x != nil {
+		if x, ok := x.Data.(*Snapshot_Json); ok {
+			return x.Json
+		}
+	}
+	return ""
+}
+
+func (x *Snapshot) GetMessage() *anypb.Any {
+	if x != nil {
+		if x, ok := x.Data.(*Snapshot_Message); ok {
+			return x.Message
+		}
+	}
+	return nil
+}
+
+func (x *Snapshot) GetBinary() *Binary {
+	if x != nil {
+		if x, ok := x.Data.(*Snapshot_Binary); ok {
+			return x.Binary
+		}
+	}
+	return nil
+}
+
+func (x *Snapshot) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+type isSnapshot_Data interface {
+	isSnapshot_Data()
+}
+
+type Snapshot_Json struct {
+	// JSON text, kept byte for byte. It must be well-formed and nest at most 64 levels.
+	Json string `protobuf:"bytes,4,opt,name=json,proto3,oneof"`
+}
+
+type Snapshot_Message struct {
+	// A typed message. The broker does not look into it.
+	Message *anypb.Any `protobuf:"bytes,5,opt,name=message,proto3,oneof"`
+}
+
+type Snapshot_Binary struct {
+	// Anything else, with its content type.
+	Binary *Binary `protobuf:"bytes,6,opt,name=binary,proto3,oneof"`
+}
+
+func (*Snapshot_Json) isSnapshot_Data() {}
+
+func (*Snapshot_Message) isSnapshot_Data() {}
+
+func (*Snapshot_Binary) isSnapshot_Data() {}
+
+// A request to rebuild an aggregate.
+type GetAggregateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, a name. Empty: the caller's, if it has one; otherwise required.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The kind of the aggregate, a name. Required.
+	AggregateType string `protobuf:"bytes,2,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// The aggregate, an id. Required.
+	AggregateId string `protobuf:"bytes,3,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
+	// As of when. Unset: now.
+	//
+	// Types that are valid to be assigned to AsOf:
+	//
+	//	*GetAggregateRequest_AsOfVersion
+	//	*GetAggregateRequest_AsOfTime
+	AsOf isGetAggregateRequest_AsOf `protobuf_oneof:"as_of"`
+	// Whether to leave snapshots aside, and answer the events from the first.
+	WithoutSnapshot bool `protobuf:"varint,6,opt,name=without_snapshot,json=withoutSnapshot,proto3" json:"without_snapshot,omitempty"`
+	// Events in the answer at most, 1 to 1,000. 0: 1,000. An answer holds at most 4 MiB of data, or one event.
+	MaxEvents     int32 `protobuf:"varint,7,opt,name=max_events,json=maxEvents,proto3" json:"max_events,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAggregateRequest) Reset() {
+	*x = GetAggregateRequest{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAggregateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAggregateRequest) ProtoMessage() {}
+
+func (x *GetAggregateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAggregateRequest.ProtoReflect.Descriptor instead.
+func (*GetAggregateRequest) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GetAggregateRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *GetAggregateRequest) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *GetAggregateRequest) GetAggregateId() string {
+	if x != nil {
+		return x.AggregateId
+	}
+	return ""
+}
+
+func (x *GetAggregateRequest) GetAsOf() isGetAggregateRequest_AsOf {
+	if x != nil {
+		return x.AsOf
+	}
+	return nil
+}
+
+func (x *GetAggregateRequest) GetAsOfVersion() int64 {
+	if x != nil {
+		if x, ok := x.AsOf.(*GetAggregateRequest_AsOfVersion); ok {
+			return x.AsOfVersion
+		}
+	}
+	return 0
+}
+
+func (x *GetAggregateRequest) GetAsOfTime() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.AsOf.(*GetAggregateRequest_AsOfTime); ok {
+			return x.AsOfTime
+		}
+	}
+	return nil
+}
+
+func (x *GetAggregateRequest) GetWithoutSnapshot() bool {
+	if x != nil {
+		return x.WithoutSnapshot
+	}
+	return false
+}
+
+func (x *GetAggregateRequest) GetMaxEvents() int32 {
+	if x != nil {
+		return x.MaxEvents
+	}
+	return 0
+}
+
+type isGetAggregateRequest_AsOf interface {
+	isGetAggregateRequest_AsOf()
+}
+
+type GetAggregateRequest_AsOfVersion struct {
+	// As it was at this version; at least 1.
+	AsOfVersion int64 `protobuf:"varint,4,opt,name=as_of_version,json=asOfVersion,proto3,oneof"`
+}
+
+type GetAggregateRequest_AsOfTime struct {
+	// With the events that were recorded at this time or before (Event.record_time).
+	AsOfTime *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=as_of_time,json=asOfTime,proto3,oneof"`
+}
+
+func (*GetAggregateRequest_AsOfVersion) isGetAggregateRequest_AsOf() {}
+
+func (*GetAggregateRequest_AsOfTime) isGetAggregateRequest_AsOf() {}
+
+// The answer to a GetAggregateRequest.
+type GetAggregateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How far the aggregate has come, as of then.
+	Aggregate *Aggregate `protobuf:"bytes,1,opt,name=aggregate,proto3" json:"aggregate,omitempty"`
+	// Its latest snapshot as of then. Unset: there is none.
+	Snapshot *Snapshot `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	// The events after the snapshot, in the order of versions.
+	Events []*Event `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
+	// The version of the first event that did not find room: go on with ListAggregateEvents from there, up to
+	// aggregate.version. 0: all are here.
+	NextVersion   int64 `protobuf:"varint,4,opt,name=next_version,json=nextVersion,proto3" json:"next_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetAggregateResponse) Reset() {
+	*x = GetAggregateResponse{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetAggregateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetAggregateResponse) ProtoMessage() {}
+
+func (x *GetAggregateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetAggregateResponse.ProtoReflect.Descriptor instead.
+func (*GetAggregateResponse) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *GetAggregateResponse) GetAggregate() *Aggregate {
+	if x != nil {
+		return x.Aggregate
+	}
+	return nil
+}
+
+func (x *GetAggregateResponse) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+func (x *GetAggregateResponse) GetEvents() []*Event {
+	if x != nil {
+		return x.Events
+	}
+	return nil
+}
+
+func (x *GetAggregateResponse) GetNextVersion() int64 {
+	if x != nil {
+		return x.NextVersion
+	}
+	return 0
+}
+
+// A request to keep a snapshot.
+type SaveSnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, a name. Empty: the caller's, if it has one; otherwise required.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The snapshot: its version is at least 1, its data at most 1 MiB, and not empty where it is binary. create_time is
+	// ignored. Required.
+	Snapshot      *Snapshot `protobuf:"bytes,2,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveSnapshotRequest) Reset() {
+	*x = SaveSnapshotRequest{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveSnapshotRequest) ProtoMessage() {}
+
+func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *SaveSnapshotRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *SaveSnapshotRequest) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+// The answer to a SaveSnapshotRequest.
+type SaveSnapshotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// When it was saved, by the clock of the database.
+	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SaveSnapshotResponse) Reset() {
+	*x = SaveSnapshotResponse{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SaveSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SaveSnapshotResponse) ProtoMessage() {}
+
+func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SaveSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*SaveSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *SaveSnapshotResponse) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+// A request for a snapshot.
+type GetSnapshotRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, a name. Empty: the caller's, if it has one; otherwise required.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The kind of the aggregate, a name. Required.
+	AggregateType string `protobuf:"bytes,2,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// The aggregate, an id. Required.
+	AggregateId string `protobuf:"bytes,3,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
+	// The latest at this version or before; never negative. 0: the latest.
+	MaxVersion    int64 `protobuf:"varint,4,opt,name=max_version,json=maxVersion,proto3" json:"max_version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSnapshotRequest) Reset() {
+	*x = GetSnapshotRequest{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSnapshotRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSnapshotRequest) ProtoMessage() {}
+
+func (x *GetSnapshotRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSnapshotRequest.ProtoReflect.Descriptor instead.
+func (*GetSnapshotRequest) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *GetSnapshotRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *GetSnapshotRequest) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *GetSnapshotRequest) GetAggregateId() string {
+	if x != nil {
+		return x.AggregateId
+	}
+	return ""
+}
+
+func (x *GetSnapshotRequest) GetMaxVersion() int64 {
+	if x != nil {
+		return x.MaxVersion
+	}
+	return 0
+}
+
+// The answer to a GetSnapshotRequest.
+type GetSnapshotResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The snapshot.
+	Snapshot      *Snapshot `protobuf:"bytes,1,opt,name=snapshot,proto3" json:"snapshot,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetSnapshotResponse) Reset() {
+	*x = GetSnapshotResponse{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetSnapshotResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetSnapshotResponse) ProtoMessage() {}
+
+func (x *GetSnapshotResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetSnapshotResponse.ProtoReflect.Descriptor instead.
+func (*GetSnapshotResponse) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *GetSnapshotResponse) GetSnapshot() *Snapshot {
+	if x != nil {
+		return x.Snapshot
+	}
+	return nil
+}
+
+// A request for a page of the snapshots of an aggregate.
+type ListSnapshotsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The tenant, a name. Empty: the caller's, if it has one; otherwise required.
+	TenantId string `protobuf:"bytes,1,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
+	// The kind of the aggregate, a name. Required.
+	AggregateType string `protobuf:"bytes,2,opt,name=aggregate_type,json=aggregateType,proto3" json:"aggregate_type,omitempty"`
+	// The aggregate, an id. Required.
+	AggregateId string `protobuf:"bytes,3,opt,name=aggregate_id,json=aggregateId,proto3" json:"aggregate_id,omitempty"`
+	// Snapshots in the answer at most, 1 to 1,000. 0: 100.
+	PageSize int32 `protobuf:"varint,4,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// The next_page_token of the page before, with all other fields but page_size as they were. Empty: the first page.
+	PageToken     string `protobuf:"bytes,5,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSnapshotsRequest) Reset() {
+	*x = ListSnapshotsRequest{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSnapshotsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSnapshotsRequest) ProtoMessage() {}
+
+func (x *ListSnapshotsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSnapshotsRequest.ProtoReflect.Descriptor instead.
+func (*ListSnapshotsRequest) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListSnapshotsRequest) GetTenantId() string {
+	if x != nil {
+		return x.TenantId
+	}
+	return ""
+}
+
+func (x *ListSnapshotsRequest) GetAggregateType() string {
+	if x != nil {
+		return x.AggregateType
+	}
+	return ""
+}
+
+func (x *ListSnapshotsRequest) GetAggregateId() string {
+	if x != nil {
+		return x.AggregateId
+	}
+	return ""
+}
+
+func (x *ListSnapshotsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListSnapshotsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// A page of snapshots.
+type ListSnapshotsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The snapshots, without data.
+	Snapshots []*Snapshot `protobuf:"bytes,1,rep,name=snapshots,proto3" json:"snapshots,omitempty"`
+	// Asks for the next page. Opaque. Empty: this is the last one.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSnapshotsResponse) Reset() {
+	*x = ListSnapshotsResponse{}
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSnapshotsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSnapshotsResponse) ProtoMessage() {}
+
+func (x *ListSnapshotsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_eventbroker_v1_event_store_service_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSnapshotsResponse.ProtoReflect.Descriptor instead.
+func (*ListSnapshotsResponse) Descriptor() ([]byte, []int) {
+	return file_eventbroker_v1_event_store_service_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListSnapshotsResponse) GetSnapshots() []*Snapshot {
+	if x != nil {
+		return x.Snapshots
+	}
+	return nil
+}
+
+func (x *ListSnapshotsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
 var File_eventbroker_v1_event_store_service_proto protoreflect.FileDescriptor
 
 const file_eventbroker_v1_event_store_service_proto_rawDesc = "" +
 	"\n" +
-	"(eventbroker/v1/event_store_service.proto\x12\x0eeventbroker.v1\x1a\x1aeventbroker/v1/event.proto\"I\n" +
+	"(eventbroker/v1/event_store_service.proto\x12\x0eeventbroker.v1\x1a\x1aeventbroker/v1/event.proto\x1a'eventbroker/v1/subscriber_service.proto\x1a\x19google/protobuf/any.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"I\n" +
 	"\x0fGetEventRequest\x12\x1b\n" +
 	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x19\n" +
 	"\bevent_id\x18\x02 \x01(\tR\aeventId\"?\n" +
 	"\x10GetEventResponse\x12+\n" +
-	"\x05event\x18\x01 \x01(\v2\x15.eventbroker.v1.EventR\x05event2b\n" +
+	"\x05event\x18\x01 \x01(\v2\x15.eventbroker.v1.EventR\x05event\"\x83\x02\n" +
+	"\vEventFilter\x12\x1f\n" +
+	"\vevent_types\x18\x01 \x03(\tR\n" +
+	"eventTypes\x12%\n" +
+	"\x0eaggregate_type\x18\x02 \x01(\tR\raggregateType\x12!\n" +
+	"\faggregate_id\x18\x03 \x01(\tR\vaggregateId\x12%\n" +
+	"\x0ecorrelation_id\x18\x04 \x01(\tR\rcorrelationId\x12\x1b\n" +
+	"\tcaused_by\x18\x05 \x01(\tR\bcausedBy\x12\x17\n" +
+	"\auser_id\x18\x06 \x01(\tR\x06userId\x12\x18\n" +
+	"\asources\x18\a \x03(\tR\asources\x12\x12\n" +
+	"\x04tags\x18\b \x03(\tR\x04tags\"\xa5\x03\n" +
+	"\x11ListEventsRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x123\n" +
+	"\x06filter\x18\x02 \x01(\v2\x1b.eventbroker.v1.EventFilterR\x06filter\x12%\n" +
+	"\x0eafter_position\x18\x03 \x01(\x03R\rafterPosition\x12#\n" +
+	"\rupto_position\x18\x04 \x01(\x03R\fuptoPosition\x12?\n" +
+	"\rrecorded_from\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\frecordedFrom\x12C\n" +
+	"\x0frecorded_before\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x0erecordedBefore\x120\n" +
+	"\x05order\x18\a \x01(\x0e2\x1a.eventbroker.v1.EventOrderR\x05order\x12\x1b\n" +
+	"\tpage_size\x18\b \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\t \x01(\tR\tpageToken\"k\n" +
+	"\x12ListEventsResponse\x12-\n" +
+	"\x06events\x18\x01 \x03(\v2\x15.eventbroker.v1.EventR\x06events\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x94\x02\n" +
+	"\x1aListAggregateEventsRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12%\n" +
+	"\x0eaggregate_type\x18\x02 \x01(\tR\raggregateType\x12!\n" +
+	"\faggregate_id\x18\x03 \x01(\tR\vaggregateId\x12!\n" +
+	"\ffrom_version\x18\x04 \x01(\x03R\vfromVersion\x120\n" +
+	"\x05order\x18\x05 \x01(\x0e2\x1a.eventbroker.v1.EventOrderR\x05order\x12\x1b\n" +
+	"\tpage_size\x18\x06 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\a \x01(\tR\tpageToken\"t\n" +
+	"\x1bListAggregateEventsResponse\x12-\n" +
+	"\x06events\x18\x01 \x03(\v2\x15.eventbroker.v1.EventR\x06events\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x97\x01\n" +
+	"\x15ListAggregatesRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12%\n" +
+	"\x0eaggregate_type\x18\x02 \x01(\tR\raggregateType\x12\x1b\n" +
+	"\tpage_size\x18\x03 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x04 \x01(\tR\tpageToken\"{\n" +
+	"\x16ListAggregatesResponse\x129\n" +
+	"\n" +
+	"aggregates\x18\x01 \x03(\v2\x19.eventbroker.v1.AggregateR\n" +
+	"aggregates\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc8\x01\n" +
+	"\tAggregate\x12%\n" +
+	"\x0eaggregate_type\x18\x01 \x01(\tR\raggregateType\x12!\n" +
+	"\faggregate_id\x18\x02 \x01(\tR\vaggregateId\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x03R\aversion\x12\x1a\n" +
+	"\bposition\x18\x04 \x01(\x03R\bposition\x12;\n" +
+	"\vrecord_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"recordTime\"\x89\x03\n" +
+	"\x11ReadEventsRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x14\n" +
+	"\x05shard\x18\x02 \x01(\x05R\x05shard\x123\n" +
+	"\x06filter\x18\x03 \x01(\v2\x1b.eventbroker.v1.EventFilterR\x06filter\x12'\n" +
+	"\x0eafter_position\x18\x04 \x01(\x03H\x00R\rafterPosition\x12A\n" +
+	"\rrecorded_from\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\frecordedFrom\x12#\n" +
+	"\rupto_position\x18\x06 \x01(\x03R\fuptoPosition\x12\x16\n" +
+	"\x06follow\x18\a \x01(\bR\x06follow\x121\n" +
+	"\x15max_events_per_second\x18\b \x01(\x01R\x12maxEventsPerSecond\x12(\n" +
+	"\x10max_batch_events\x18\t \x01(\x05R\x0emaxBatchEventsB\x06\n" +
+	"\x04from\"\xc4\x02\n" +
+	"\x12ReadEventsResponse\x12\x1a\n" +
+	"\bposition\x18\x01 \x01(\x03R\bposition\x12#\n" +
+	"\rhead_position\x18\x02 \x01(\x03R\fheadPosition\x124\n" +
+	"\x06events\x18\x03 \x01(\v2\x1a.eventbroker.v1.EventBatchH\x00R\x06events\x12=\n" +
+	"\theartbeat\x18\x04 \x01(\v2\x1d.eventbroker.v1.ReadHeartbeatH\x00R\theartbeat\x127\n" +
+	"\tcaught_up\x18\x05 \x01(\v2\x18.eventbroker.v1.CaughtUpH\x00R\bcaughtUp\x123\n" +
+	"\aclosing\x18\x06 \x01(\v2\x17.eventbroker.v1.ClosingH\x00R\aclosingB\n" +
+	"\n" +
+	"\bresponse\";\n" +
+	"\n" +
+	"EventBatch\x12-\n" +
+	"\x06events\x18\x01 \x03(\v2\x15.eventbroker.v1.EventR\x06events\"L\n" +
+	"\rReadHeartbeat\x12;\n" +
+	"\vserver_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"serverTime\"l\n" +
+	"\x13GetCausalityRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12\x19\n" +
+	"\bevent_id\x18\x02 \x01(\tR\aeventId\x12\x1d\n" +
+	"\n" +
+	"max_events\x18\x03 \x01(\x05R\tmaxEvents\"i\n" +
+	"\x14GetCausalityResponse\x123\n" +
+	"\x06events\x18\x01 \x03(\v2\x1b.eventbroker.v1.CausalEventR\x06events\x12\x1c\n" +
+	"\ttruncated\x18\x02 \x01(\bR\ttruncated\"x\n" +
+	"\vCausalEvent\x12+\n" +
+	"\x05event\x18\x01 \x01(\v2\x15.eventbroker.v1.EventR\x05event\x12&\n" +
+	"\x0fparent_event_id\x18\x02 \x01(\tR\rparentEventId\x12\x14\n" +
+	"\x05depth\x18\x03 \x01(\x05R\x05depth\"\xad\x02\n" +
+	"\bSnapshot\x12%\n" +
+	"\x0eaggregate_type\x18\x01 \x01(\tR\raggregateType\x12!\n" +
+	"\faggregate_id\x18\x02 \x01(\tR\vaggregateId\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x03R\aversion\x12\x14\n" +
+	"\x04json\x18\x04 \x01(\tH\x00R\x04json\x120\n" +
+	"\amessage\x18\x05 \x01(\v2\x14.google.protobuf.AnyH\x00R\amessage\x120\n" +
+	"\x06binary\x18\x06 \x01(\v2\x16.eventbroker.v1.BinaryH\x00R\x06binary\x12;\n" +
+	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTimeB\x06\n" +
+	"\x04data\"\xb1\x02\n" +
+	"\x13GetAggregateRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12%\n" +
+	"\x0eaggregate_type\x18\x02 \x01(\tR\raggregateType\x12!\n" +
+	"\faggregate_id\x18\x03 \x01(\tR\vaggregateId\x12$\n" +
+	"\ras_of_version\x18\x04 \x01(\x03H\x00R\vasOfVersion\x12:\n" +
+	"\n" +
+	"as_of_time\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampH\x00R\basOfTime\x12)\n" +
+	"\x10without_snapshot\x18\x06 \x01(\bR\x0fwithoutSnapshot\x12\x1d\n" +
+	"\n" +
+	"max_events\x18\a \x01(\x05R\tmaxEventsB\a\n" +
+	"\x05as_of\"\xd7\x01\n" +
+	"\x14GetAggregateResponse\x127\n" +
+	"\taggregate\x18\x01 \x01(\v2\x19.eventbroker.v1.AggregateR\taggregate\x124\n" +
+	"\bsnapshot\x18\x02 \x01(\v2\x18.eventbroker.v1.SnapshotR\bsnapshot\x12-\n" +
+	"\x06events\x18\x03 \x03(\v2\x15.eventbroker.v1.EventR\x06events\x12!\n" +
+	"\fnext_version\x18\x04 \x01(\x03R\vnextVersion\"h\n" +
+	"\x13SaveSnapshotRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x124\n" +
+	"\bsnapshot\x18\x02 \x01(\v2\x18.eventbroker.v1.SnapshotR\bsnapshot\"S\n" +
+	"\x14SaveSnapshotResponse\x12;\n" +
+	"\vcreate_time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\"\x9c\x01\n" +
+	"\x12GetSnapshotRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12%\n" +
+	"\x0eaggregate_type\x18\x02 \x01(\tR\raggregateType\x12!\n" +
+	"\faggregate_id\x18\x03 \x01(\tR\vaggregateId\x12\x1f\n" +
+	"\vmax_version\x18\x04 \x01(\x03R\n" +
+	"maxVersion\"K\n" +
+	"\x13GetSnapshotResponse\x124\n" +
+	"\bsnapshot\x18\x01 \x01(\v2\x18.eventbroker.v1.SnapshotR\bsnapshot\"\xb9\x01\n" +
+	"\x14ListSnapshotsRequest\x12\x1b\n" +
+	"\ttenant_id\x18\x01 \x01(\tR\btenantId\x12%\n" +
+	"\x0eaggregate_type\x18\x02 \x01(\tR\raggregateType\x12!\n" +
+	"\faggregate_id\x18\x03 \x01(\tR\vaggregateId\x12\x1b\n" +
+	"\tpage_size\x18\x04 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x05 \x01(\tR\tpageToken\"w\n" +
+	"\x15ListSnapshotsResponse\x126\n" +
+	"\tsnapshots\x18\x01 \x03(\v2\x18.eventbroker.v1.SnapshotR\tsnapshots\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken*e\n" +
+	"\n" +
+	"EventOrder\x12\x1b\n" +
+	"\x17EVENT_ORDER_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18EVENT_ORDER_OLDEST_FIRST\x10\x01\x12\x1c\n" +
+	"\x18EVENT_ORDER_NEWEST_FIRST\x10\x022\xa6\a\n" +
 	"\x11EventStoreService\x12M\n" +
-	"\bGetEvent\x12\x1f.eventbroker.v1.GetEventRequest\x1a .eventbroker.v1.GetEventResponseB\xb2\x01\n" +
+	"\bGetEvent\x12\x1f.eventbroker.v1.GetEventRequest\x1a .eventbroker.v1.GetEventResponse\x12S\n" +
+	"\n" +
+	"ListEvents\x12!.eventbroker.v1.ListEventsRequest\x1a\".eventbroker.v1.ListEventsResponse\x12n\n" +
+	"\x13ListAggregateEvents\x12*.eventbroker.v1.ListAggregateEventsRequest\x1a+.eventbroker.v1.ListAggregateEventsResponse\x12_\n" +
+	"\x0eListAggregates\x12%.eventbroker.v1.ListAggregatesRequest\x1a&.eventbroker.v1.ListAggregatesResponse\x12U\n" +
+	"\n" +
+	"ReadEvents\x12!.eventbroker.v1.ReadEventsRequest\x1a\".eventbroker.v1.ReadEventsResponse0\x01\x12Y\n" +
+	"\fGetCausality\x12#.eventbroker.v1.GetCausalityRequest\x1a$.eventbroker.v1.GetCausalityResponse\x12Y\n" +
+	"\fGetAggregate\x12#.eventbroker.v1.GetAggregateRequest\x1a$.eventbroker.v1.GetAggregateResponse\x12Y\n" +
+	"\fSaveSnapshot\x12#.eventbroker.v1.SaveSnapshotRequest\x1a$.eventbroker.v1.SaveSnapshotResponse\x12V\n" +
+	"\vGetSnapshot\x12\".eventbroker.v1.GetSnapshotRequest\x1a#.eventbroker.v1.GetSnapshotResponse\x12\\\n" +
+	"\rListSnapshots\x12$.eventbroker.v1.ListSnapshotsRequest\x1a%.eventbroker.v1.ListSnapshotsResponseB\xb2\x01\n" +
 	"\x12com.eventbroker.v1B\x16EventStoreServiceProtoP\x01Z+eventbroker.io/eventbroker/v1;eventbrokerv1\xa2\x02\x03EXX\xaa\x02\x0eEventbroker.V1\xca\x02\x0eEventbroker\\V1\xe2\x02\x1aEventbroker\\V1\\GPBMetadata\xea\x02\x0fEventbroker::V1b\x06proto3"
 
 var (
@@ -148,21 +2283,100 @@ func file_eventbroker_v1_event_store_service_proto_rawDescGZIP() []byte {
 	return file_eventbroker_v1_event_store_service_proto_rawDescData
 }
 
-var file_eventbroker_v1_event_store_service_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_eventbroker_v1_event_store_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_eventbroker_v1_event_store_service_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
 var file_eventbroker_v1_event_store_service_proto_goTypes = []any{
-	(*GetEventRequest)(nil),  // 0: eventbroker.v1.GetEventRequest
-	(*GetEventResponse)(nil), // 1: eventbroker.v1.GetEventResponse
-	(*Event)(nil),            // 2: eventbroker.v1.Event
+	(EventOrder)(0),                     // 0: eventbroker.v1.EventOrder
+	(*GetEventRequest)(nil),             // 1: eventbroker.v1.GetEventRequest
+	(*GetEventResponse)(nil),            // 2: eventbroker.v1.GetEventResponse
+	(*EventFilter)(nil),                 // 3: eventbroker.v1.EventFilter
+	(*ListEventsRequest)(nil),           // 4: eventbroker.v1.ListEventsRequest
+	(*ListEventsResponse)(nil),          // 5: eventbroker.v1.ListEventsResponse
+	(*ListAggregateEventsRequest)(nil),  // 6: eventbroker.v1.ListAggregateEventsRequest
+	(*ListAggregateEventsResponse)(nil), // 7: eventbroker.v1.ListAggregateEventsResponse
+	(*ListAggregatesRequest)(nil),       // 8: eventbroker.v1.ListAggregatesRequest
+	(*ListAggregatesResponse)(nil),      // 9: eventbroker.v1.ListAggregatesResponse
+	(*Aggregate)(nil),                   // 10: eventbroker.v1.Aggregate
+	(*ReadEventsRequest)(nil),           // 11: eventbroker.v1.ReadEventsRequest
+	(*ReadEventsResponse)(nil),          // 12: eventbroker.v1.ReadEventsResponse
+	(*EventBatch)(nil),                  // 13: eventbroker.v1.EventBatch
+	(*ReadHeartbeat)(nil),               // 14: eventbroker.v1.ReadHeartbeat
+	(*GetCausalityRequest)(nil),         // 15: eventbroker.v1.GetCausalityRequest
+	(*GetCausalityResponse)(nil),        // 16: eventbroker.v1.GetCausalityResponse
+	(*CausalEvent)(nil),                 // 17: eventbroker.v1.CausalEvent
+	(*Snapshot)(nil),                    // 18: eventbroker.v1.Snapshot
+	(*GetAggregateRequest)(nil),         // 19: eventbroker.v1.GetAggregateRequest
+	(*GetAggregateResponse)(nil),        // 20: eventbroker.v1.GetAggregateResponse
+	(*SaveSnapshotRequest)(nil),         // 21: eventbroker.v1.SaveSnapshotRequest
+	(*SaveSnapshotResponse)(nil),        // 22: eventbroker.v1.SaveSnapshotResponse
+	(*GetSnapshotRequest)(nil),          // 23: eventbroker.v1.GetSnapshotRequest
+	(*GetSnapshotResponse)(nil),         // 24: eventbroker.v1.GetSnapshotResponse
+	(*ListSnapshotsRequest)(nil),        // 25: eventbroker.v1.ListSnapshotsRequest
+	(*ListSnapshotsResponse)(nil),       // 26: eventbroker.v1.ListSnapshotsResponse
+	(*Event)(nil),                       // 27: eventbroker.v1.Event
+	(*timestamppb.Timestamp)(nil),       // 28: google.protobuf.Timestamp
+	(*CaughtUp)(nil),                    // 29: eventbroker.v1.CaughtUp
+	(*Closing)(nil),                     // 30: eventbroker.v1.Closing
+	(*anypb.Any)(nil),                   // 31: google.protobuf.Any
+	(*Binary)(nil),                      // 32: eventbroker.v1.Binary
 }
 var file_eventbroker_v1_event_store_service_proto_depIdxs = []int32{
-	2, // 0: eventbroker.v1.GetEventResponse.event:type_name -> eventbroker.v1.Event
-	0, // 1: eventbroker.v1.EventStoreService.GetEvent:input_type -> eventbroker.v1.GetEventRequest
-	1, // 2: eventbroker.v1.EventStoreService.GetEvent:output_type -> eventbroker.v1.GetEventResponse
-	2, // [2:3] is the sub-list for method output_type
-	1, // [1:2] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	27, // 0: eventbroker.v1.GetEventResponse.event:type_name -> eventbroker.v1.Event
+	3,  // 1: eventbroker.v1.ListEventsRequest.filter:type_name -> eventbroker.v1.EventFilter
+	28, // 2: eventbroker.v1.ListEventsRequest.recorded_from:type_name -> google.protobuf.Timestamp
+	28, // 3: eventbroker.v1.ListEventsRequest.recorded_before:type_name -> google.protobuf.Timestamp
+	0,  // 4: eventbroker.v1.ListEventsRequest.order:type_name -> eventbroker.v1.EventOrder
+	27, // 5: eventbroker.v1.ListEventsResponse.events:type_name -> eventbroker.v1.Event
+	0,  // 6: eventbroker.v1.ListAggregateEventsRequest.order:type_name -> eventbroker.v1.EventOrder
+	27, // 7: eventbroker.v1.ListAggregateEventsResponse.events:type_name -> eventbroker.v1.Event
+	10, // 8: eventbroker.v1.ListAggregatesResponse.aggregates:type_name -> eventbroker.v1.Aggregate
+	28, // 9: eventbroker.v1.Aggregate.record_time:type_name -> google.protobuf.Timestamp
+	3,  // 10: eventbroker.v1.ReadEventsRequest.filter:type_name -> eventbroker.v1.EventFilter
+	28, // 11: eventbroker.v1.ReadEventsRequest.recorded_from:type_name -> google.protobuf.Timestamp
+	13, // 12: eventbroker.v1.ReadEventsResponse.events:type_name -> eventbroker.v1.EventBatch
+	14, // 13: eventbroker.v1.ReadEventsResponse.heartbeat:type_name -> eventbroker.v1.ReadHeartbeat
+	29, // 14: eventbroker.v1.ReadEventsResponse.caught_up:type_name -> eventbroker.v1.CaughtUp
+	30, // 15: eventbroker.v1.ReadEventsResponse.closing:type_name -> eventbroker.v1.Closing
+	27, // 16: eventbroker.v1.EventBatch.events:type_name -> eventbroker.v1.Event
+	28, // 17: eventbroker.v1.ReadHeartbeat.server_time:type_name -> google.protobuf.Timestamp
+	17, // 18: eventbroker.v1.GetCausalityResponse.events:type_name -> eventbroker.v1.CausalEvent
+	27, // 19: eventbroker.v1.CausalEvent.event:type_name -> eventbroker.v1.Event
+	31, // 20: eventbroker.v1.Snapshot.message:type_name -> google.protobuf.Any
+	32, // 21: eventbroker.v1.Snapshot.binary:type_name -> eventbroker.v1.Binary
+	28, // 22: eventbroker.v1.Snapshot.create_time:type_name -> google.protobuf.Timestamp
+	28, // 23: eventbroker.v1.GetAggregateRequest.as_of_time:type_name -> google.protobuf.Timestamp
+	10, // 24: eventbroker.v1.GetAggregateResponse.aggregate:type_name -> eventbroker.v1.Aggregate
+	18, // 25: eventbroker.v1.GetAggregateResponse.snapshot:type_name -> eventbroker.v1.Snapshot
+	27, // 26: eventbroker.v1.GetAggregateResponse.events:type_name -> eventbroker.v1.Event
+	18, // 27: eventbroker.v1.SaveSnapshotRequest.snapshot:type_name -> eventbroker.v1.Snapshot
+	28, // 28: eventbroker.v1.SaveSnapshotResponse.create_time:type_name -> google.protobuf.Timestamp
+	18, // 29: eventbroker.v1.GetSnapshotResponse.snapshot:type_name -> eventbroker.v1.Snapshot
+	18, // 30: eventbroker.v1.ListSnapshotsResponse.snapshots:type_name -> eventbroker.v1.Snapshot
+	1,  // 31: eventbroker.v1.EventStoreService.GetEvent:input_type -> eventbroker.v1.GetEventRequest
+	4,  // 32: eventbroker.v1.EventStoreService.ListEvents:input_type -> eventbroker.v1.ListEventsRequest
+	6,  // 33: eventbroker.v1.EventStoreService.ListAggregateEvents:input_type -> eventbroker.v1.ListAggregateEventsRequest
+	8,  // 34: eventbroker.v1.EventStoreService.ListAggregates:input_type -> eventbroker.v1.ListAggregatesRequest
+	11, // 35: eventbroker.v1.EventStoreService.ReadEvents:input_type -> eventbroker.v1.ReadEventsRequest
+	15, // 36: eventbroker.v1.EventStoreService.GetCausality:input_type -> eventbroker.v1.GetCausalityRequest
+	19, // 37: eventbroker.v1.EventStoreService.GetAggregate:input_type -> eventbroker.v1.GetAggregateRequest
+	21, // 38: eventbroker.v1.EventStoreService.SaveSnapshot:input_type -> eventbroker.v1.SaveSnapshotRequest
+	23, // 39: eventbroker.v1.EventStoreService.GetSnapshot:input_type -> eventbroker.v1.GetSnapshotRequest
+	25, // 40: eventbroker.v1.EventStoreService.ListSnapshots:input_type -> eventbroker.v1.ListSnapshotsRequest
+	2,  // 41: eventbroker.v1.EventStoreService.GetEvent:output_type -> eventbroker.v1.GetEventResponse
+	5,  // 42: eventbroker.v1.EventStoreService.ListEvents:output_type -> eventbroker.v1.ListEventsResponse
+	7,  // 43: eventbroker.v1.EventStoreService.ListAggregateEvents:output_type -> eventbroker.v1.ListAggregateEventsResponse
+	9,  // 44: eventbroker.v1.EventStoreService.ListAggregates:output_type -> eventbroker.v1.ListAggregatesResponse
+	12, // 45: eventbroker.v1.EventStoreService.ReadEvents:output_type -> eventbroker.v1.ReadEventsResponse
+	16, // 46: eventbroker.v1.EventStoreService.GetCausality:output_type -> eventbroker.v1.GetCausalityResponse
+	20, // 47: eventbroker.v1.EventStoreService.GetAggregate:output_type -> eventbroker.v1.GetAggregateResponse
+	22, // 48: eventbroker.v1.EventStoreService.SaveSnapshot:output_type -> eventbroker.v1.SaveSnapshotResponse
+	24, // 49: eventbroker.v1.EventStoreService.GetSnapshot:output_type -> eventbroker.v1.GetSnapshotResponse
+	26, // 50: eventbroker.v1.EventStoreService.ListSnapshots:output_type -> eventbroker.v1.ListSnapshotsResponse
+	41, // [41:51] is the sub-list for method output_type
+	31, // [31:41] is the sub-list for method input_type
+	31, // [31:31] is the sub-list for extension type_name
+	31, // [31:31] is the sub-list for extension extendee
+	0,  // [0:31] is the sub-list for field type_name
 }
 
 func init() { file_eventbroker_v1_event_store_service_proto_init() }
@@ -171,18 +2385,39 @@ func file_eventbroker_v1_event_store_service_proto_init() {
 		return
 	}
 	file_eventbroker_v1_event_proto_init()
+	file_eventbroker_v1_subscriber_service_proto_init()
+	file_eventbroker_v1_event_store_service_proto_msgTypes[10].OneofWrappers = []any{
+		(*ReadEventsRequest_AfterPosition)(nil),
+		(*ReadEventsRequest_RecordedFrom)(nil),
+	}
+	file_eventbroker_v1_event_store_service_proto_msgTypes[11].OneofWrappers = []any{
+		(*ReadEventsResponse_Events)(nil),
+		(*ReadEventsResponse_Heartbeat)(nil),
+		(*ReadEventsResponse_CaughtUp)(nil),
+		(*ReadEventsResponse_Closing)(nil),
+	}
+	file_eventbroker_v1_event_store_service_proto_msgTypes[17].OneofWrappers = []any{
+		(*Snapshot_Json)(nil),
+		(*Snapshot_Message)(nil),
+		(*Snapshot_Binary)(nil),
+	}
+	file_eventbroker_v1_event_store_service_proto_msgTypes[18].OneofWrappers = []any{
+		(*GetAggregateRequest_AsOfVersion)(nil),
+		(*GetAggregateRequest_AsOfTime)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_eventbroker_v1_event_store_service_proto_rawDesc), len(file_eventbroker_v1_event_store_service_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   2,
+			NumEnums:      1,
+			NumMessages:   26,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_eventbroker_v1_event_store_service_proto_goTypes,
 		DependencyIndexes: file_eventbroker_v1_event_store_service_proto_depIdxs,
+		EnumInfos:         file_eventbroker_v1_event_store_service_proto_enumTypes,
 		MessageInfos:      file_eventbroker_v1_event_store_service_proto_msgTypes,
 	}.Build()
 	File_eventbroker_v1_event_store_service_proto = out.File

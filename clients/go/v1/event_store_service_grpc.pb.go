@@ -19,20 +19,89 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	EventStoreService_GetEvent_FullMethodName = "/eventbroker.v1.EventStoreService/GetEvent"
+	EventStoreService_GetEvent_FullMethodName            = "/eventbroker.v1.EventStoreService/GetEvent"
+	EventStoreService_ListEvents_FullMethodName          = "/eventbroker.v1.EventStoreService/ListEvents"
+	EventStoreService_ListAggregateEvents_FullMethodName = "/eventbroker.v1.EventStoreService/ListAggregateEvents"
+	EventStoreService_ListAggregates_FullMethodName      = "/eventbroker.v1.EventStoreService/ListAggregates"
+	EventStoreService_ReadEvents_FullMethodName          = "/eventbroker.v1.EventStoreService/ReadEvents"
+	EventStoreService_GetCausality_FullMethodName        = "/eventbroker.v1.EventStoreService/GetCausality"
+	EventStoreService_GetAggregate_FullMethodName        = "/eventbroker.v1.EventStoreService/GetAggregate"
+	EventStoreService_SaveSnapshot_FullMethodName        = "/eventbroker.v1.EventStoreService/SaveSnapshot"
+	EventStoreService_GetSnapshot_FullMethodName         = "/eventbroker.v1.EventStoreService/GetSnapshot"
+	EventStoreService_ListSnapshots_FullMethodName       = "/eventbroker.v1.EventStoreService/ListSnapshots"
 )
 
 // EventStoreServiceClient is the client API for EventStoreService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// EventStoreService reads what is stored. It asks PostgreSQL, never Redis: what Publish answered OK is there at once.
+// EventStoreService reads what is stored, and keeps snapshots of aggregates. It asks PostgreSQL, never Redis: what
+// Publish answered OK is there at once.
+//
+// Lists answer questions, page by page. ReadEvents is for those who follow: projections, exports, caches. It has no
+// acks; who reads keeps the position it got to, and comes back with it. An aggregate is rebuilt by GetAggregate: its
+// latest snapshot, and the events after it.
+//
+// All calls are of one tenant, but for a ReadEvents of all. An event or aggregate of another tenant is answered as one
+// that does not exist.
 type EventStoreServiceClient interface {
 	// GetEvent finds one event by its id.
 	//
 	// INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: the tenant has no such event, or is not the
 	// caller's.
 	GetEvent(ctx context.Context, in *GetEventRequest, opts ...grpc.CallOption) (*GetEventResponse, error)
+	// ListEvents finds the events of a tenant that a filter describes, in the order of their positions.
+	//
+	// A page may hold fewer events than asked for, or none, and still not be the last: only an empty next_page_token ends
+	// the list. Events that are published meanwhile appear in later pages of a list from the oldest on, each once.
+	//
+	// INVALID_ARGUMENT names every field that breaks a rule, and a page token that was made for another request.
+	// PERMISSION_DENIED: the tenant is not the caller's.
+	ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error)
+	// ListAggregateEvents lists the events of one aggregate, in the order of their versions.
+	//
+	// An aggregate that has no event is answered with an empty list. INVALID_ARGUMENT and PERMISSION_DENIED as with
+	// ListEvents.
+	ListAggregateEvents(ctx context.Context, in *ListAggregateEventsRequest, opts ...grpc.CallOption) (*ListAggregateEventsResponse, error)
+	// ListAggregates lists the aggregates of a tenant, by type and id, bytewise.
+	//
+	// INVALID_ARGUMENT and PERMISSION_DENIED as with ListEvents.
+	ListAggregates(ctx context.Context, in *ListAggregatesRequest, opts ...grpc.CallOption) (*ListAggregatesResponse, error)
+	// ReadEvents streams history in the order of positions, from a place on; then, if asked to follow, what is stored
+	// from then on, with neither gap nor repeat between the two.
+	//
+	// Every response tells the position up to which all was sent that the filter describes; also heartbeats, so that a
+	// filter which matches nothing still moves. To come back, ask for what is after that position.
+	//
+	// Without follow the stream ends, with OK, when it has come to the end. INVALID_ARGUMENT and PERMISSION_DENIED as with
+	// ListEvents. OUT_OF_RANGE: the place to start is beyond the head. UNAVAILABLE: PostgreSQL cannot be reached; come back
+	// with the last position. RESOURCE_EXHAUSTED: the server has as many streams as it may.
+	ReadEvents(ctx context.Context, in *ReadEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadEventsResponse], error)
+	// GetCausality tells what caused an event and what it caused: the events of its correlation id, and those that name
+	// one another in caused_by.
+	//
+	// INVALID_ARGUMENT as with GetEvent. NOT_FOUND as with GetEvent.
+	GetCausality(ctx context.Context, in *GetCausalityRequest, opts ...grpc.CallOption) (*GetCausalityResponse, error)
+	// GetAggregate answers all that is needed to rebuild an aggregate: its latest snapshot, if there is one, and the events
+	// after it. Also as of an earlier version or time.
+	//
+	// INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: the aggregate has no event (as of then), or is not
+	// the caller's. OUT_OF_RANGE: the version asked for is beyond that of the aggregate, which the details name.
+	GetAggregate(ctx context.Context, in *GetAggregateRequest, opts ...grpc.CallOption) (*GetAggregateResponse, error)
+	// SaveSnapshot keeps the state of an aggregate as it was at a version. Whoever saved one for the same version before is
+	// overruled: a snapshot is derived from the events, and can be derived anew.
+	//
+	// INVALID_ARGUMENT names every field that breaks a rule. FAILED_PRECONDITION: the aggregate has not come to that
+	// version; the details name the one it is at. PERMISSION_DENIED: the tenant is not the caller's. Nothing was stored.
+	SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (*SaveSnapshotResponse, error)
+	// GetSnapshot answers the latest snapshot of an aggregate, at a version or before.
+	//
+	// INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: there is none, or it is not the caller's.
+	GetSnapshot(ctx context.Context, in *GetSnapshotRequest, opts ...grpc.CallOption) (*GetSnapshotResponse, error)
+	// ListSnapshots lists the snapshots of an aggregate, the latest version first, without their data.
+	//
+	// INVALID_ARGUMENT and PERMISSION_DENIED as with ListEvents.
+	ListSnapshots(ctx context.Context, in *ListSnapshotsRequest, opts ...grpc.CallOption) (*ListSnapshotsResponse, error)
 }
 
 type eventStoreServiceClient struct {
@@ -53,17 +122,176 @@ func (c *eventStoreServiceClient) GetEvent(ctx context.Context, in *GetEventRequ
 	return out, nil
 }
 
+func (c *eventStoreServiceClient) ListEvents(ctx context.Context, in *ListEventsRequest, opts ...grpc.CallOption) (*ListEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListEventsResponse)
+	err := c.cc.Invoke(ctx, EventStoreService_ListEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *eventStoreServiceClient) ListAggregateEvents(ctx context.Context, in *ListAggregateEventsRequest, opts ...grpc.CallOption) (*ListAggregateEventsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAggregateEventsResponse)
+	err := c.cc.Invoke(ctx, EventStoreService_ListAggregateEvents_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *eventStoreServiceClient) ListAggregates(ctx context.Context, in *ListAggregatesRequest, opts ...grpc.CallOption) (*ListAggregatesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListAggregatesResponse)
+	err := c.cc.Invoke(ctx, EventStoreService_ListAggregates_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *eventStoreServiceClient) ReadEvents(ctx context.Context, in *ReadEventsRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadEventsResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &EventStoreService_ServiceDesc.Streams[0], EventStoreService_ReadEvents_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadEventsRequest, ReadEventsResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EventStoreService_ReadEventsClient = grpc.ServerStreamingClient[ReadEventsResponse]
+
+func (c *eventStoreServiceClient) GetCausality(ctx context.Context, in *GetCausalityRequest, opts ...grpc.CallOption) (*GetCausalityResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetCausalityResponse)
+	err := c.cc.Invoke(ctx, EventStoreService_GetCausality_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *eventStoreServiceClient) GetAggregate(ctx context.Context, in *GetAggregateRequest, opts ...grpc.CallOption) (*GetAggregateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetAggregateResponse)
+	err := c.cc.Invoke(ctx, EventStoreService_GetAggregate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *eventStoreServiceClient) SaveSnapshot(ctx context.Context, in *SaveSnapshotRequest, opts ...grpc.CallOption) (*SaveSnapshotResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SaveSnapshotResponse)
+	err := c.cc.Invoke(ctx, EventStoreService_SaveSnapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *eventStoreServiceClient) GetSnapshot(ctx context.Context, in *GetSnapshotRequest, opts ...grpc.CallOption) (*GetSnapshotResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetSnapshotResponse)
+	err := c.cc.Invoke(ctx, EventStoreService_GetSnapshot_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *eventStoreServiceClient) ListSnapshots(ctx context.Context, in *ListSnapshotsRequest, opts ...grpc.CallOption) (*ListSnapshotsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListSnapshotsResponse)
+	err := c.cc.Invoke(ctx, EventStoreService_ListSnapshots_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // EventStoreServiceServer is the server API for EventStoreService service.
 // All implementations must embed UnimplementedEventStoreServiceServer
 // for forward compatibility.
 //
-// EventStoreService reads what is stored. It asks PostgreSQL, never Redis: what Publish answered OK is there at once.
+// EventStoreService reads what is stored, and keeps snapshots of aggregates. It asks PostgreSQL, never Redis: what
+// Publish answered OK is there at once.
+//
+// Lists answer questions, page by page. ReadEvents is for those who follow: projections, exports, caches. It has no
+// acks; who reads keeps the position it got to, and comes back with it. An aggregate is rebuilt by GetAggregate: its
+// latest snapshot, and the events after it.
+//
+// All calls are of one tenant, but for a ReadEvents of all. An event or aggregate of another tenant is answered as one
+// that does not exist.
 type EventStoreServiceServer interface {
 	// GetEvent finds one event by its id.
 	//
 	// INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: the tenant has no such event, or is not the
 	// caller's.
 	GetEvent(context.Context, *GetEventRequest) (*GetEventResponse, error)
+	// ListEvents finds the events of a tenant that a filter describes, in the order of their positions.
+	//
+	// A page may hold fewer events than asked for, or none, and still not be the last: only an empty next_page_token ends
+	// the list. Events that are published meanwhile appear in later pages of a list from the oldest on, each once.
+	//
+	// INVALID_ARGUMENT names every field that breaks a rule, and a page token that was made for another request.
+	// PERMISSION_DENIED: the tenant is not the caller's.
+	ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error)
+	// ListAggregateEvents lists the events of one aggregate, in the order of their versions.
+	//
+	// An aggregate that has no event is answered with an empty list. INVALID_ARGUMENT and PERMISSION_DENIED as with
+	// ListEvents.
+	ListAggregateEvents(context.Context, *ListAggregateEventsRequest) (*ListAggregateEventsResponse, error)
+	// ListAggregates lists the aggregates of a tenant, by type and id, bytewise.
+	//
+	// INVALID_ARGUMENT and PERMISSION_DENIED as with ListEvents.
+	ListAggregates(context.Context, *ListAggregatesRequest) (*ListAggregatesResponse, error)
+	// ReadEvents streams history in the order of positions, from a place on; then, if asked to follow, what is stored
+	// from then on, with neither gap nor repeat between the two.
+	//
+	// Every response tells the position up to which all was sent that the filter describes; also heartbeats, so that a
+	// filter which matches nothing still moves. To come back, ask for what is after that position.
+	//
+	// Without follow the stream ends, with OK, when it has come to the end. INVALID_ARGUMENT and PERMISSION_DENIED as with
+	// ListEvents. OUT_OF_RANGE: the place to start is beyond the head. UNAVAILABLE: PostgreSQL cannot be reached; come back
+	// with the last position. RESOURCE_EXHAUSTED: the server has as many streams as it may.
+	ReadEvents(*ReadEventsRequest, grpc.ServerStreamingServer[ReadEventsResponse]) error
+	// GetCausality tells what caused an event and what it caused: the events of its correlation id, and those that name
+	// one another in caused_by.
+	//
+	// INVALID_ARGUMENT as with GetEvent. NOT_FOUND as with GetEvent.
+	GetCausality(context.Context, *GetCausalityRequest) (*GetCausalityResponse, error)
+	// GetAggregate answers all that is needed to rebuild an aggregate: its latest snapshot, if there is one, and the events
+	// after it. Also as of an earlier version or time.
+	//
+	// INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: the aggregate has no event (as of then), or is not
+	// the caller's. OUT_OF_RANGE: the version asked for is beyond that of the aggregate, which the details name.
+	GetAggregate(context.Context, *GetAggregateRequest) (*GetAggregateResponse, error)
+	// SaveSnapshot keeps the state of an aggregate as it was at a version. Whoever saved one for the same version before is
+	// overruled: a snapshot is derived from the events, and can be derived anew.
+	//
+	// INVALID_ARGUMENT names every field that breaks a rule. FAILED_PRECONDITION: the aggregate has not come to that
+	// version; the details name the one it is at. PERMISSION_DENIED: the tenant is not the caller's. Nothing was stored.
+	SaveSnapshot(context.Context, *SaveSnapshotRequest) (*SaveSnapshotResponse, error)
+	// GetSnapshot answers the latest snapshot of an aggregate, at a version or before.
+	//
+	// INVALID_ARGUMENT names every field that breaks a rule. NOT_FOUND: there is none, or it is not the caller's.
+	GetSnapshot(context.Context, *GetSnapshotRequest) (*GetSnapshotResponse, error)
+	// ListSnapshots lists the snapshots of an aggregate, the latest version first, without their data.
+	//
+	// INVALID_ARGUMENT and PERMISSION_DENIED as with ListEvents.
+	ListSnapshots(context.Context, *ListSnapshotsRequest) (*ListSnapshotsResponse, error)
 	mustEmbedUnimplementedEventStoreServiceServer()
 }
 
@@ -76,6 +304,33 @@ type UnimplementedEventStoreServiceServer struct{}
 
 func (UnimplementedEventStoreServiceServer) GetEvent(context.Context, *GetEventRequest) (*GetEventResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetEvent not implemented")
+}
+func (UnimplementedEventStoreServiceServer) ListEvents(context.Context, *ListEventsRequest) (*ListEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListEvents not implemented")
+}
+func (UnimplementedEventStoreServiceServer) ListAggregateEvents(context.Context, *ListAggregateEventsRequest) (*ListAggregateEventsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAggregateEvents not implemented")
+}
+func (UnimplementedEventStoreServiceServer) ListAggregates(context.Context, *ListAggregatesRequest) (*ListAggregatesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListAggregates not implemented")
+}
+func (UnimplementedEventStoreServiceServer) ReadEvents(*ReadEventsRequest, grpc.ServerStreamingServer[ReadEventsResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadEvents not implemented")
+}
+func (UnimplementedEventStoreServiceServer) GetCausality(context.Context, *GetCausalityRequest) (*GetCausalityResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetCausality not implemented")
+}
+func (UnimplementedEventStoreServiceServer) GetAggregate(context.Context, *GetAggregateRequest) (*GetAggregateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetAggregate not implemented")
+}
+func (UnimplementedEventStoreServiceServer) SaveSnapshot(context.Context, *SaveSnapshotRequest) (*SaveSnapshotResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SaveSnapshot not implemented")
+}
+func (UnimplementedEventStoreServiceServer) GetSnapshot(context.Context, *GetSnapshotRequest) (*GetSnapshotResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetSnapshot not implemented")
+}
+func (UnimplementedEventStoreServiceServer) ListSnapshots(context.Context, *ListSnapshotsRequest) (*ListSnapshotsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListSnapshots not implemented")
 }
 func (UnimplementedEventStoreServiceServer) mustEmbedUnimplementedEventStoreServiceServer() {}
 func (UnimplementedEventStoreServiceServer) testEmbeddedByValue()                           {}
@@ -116,6 +371,161 @@ func _EventStoreService_GetEvent_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _EventStoreService_ListEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EventStoreServiceServer).ListEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EventStoreService_ListEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EventStoreServiceServer).ListEvents(ctx, req.(*ListEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _EventStoreService_ListAggregateEvents_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAggregateEventsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EventStoreServiceServer).ListAggregateEvents(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EventStoreService_ListAggregateEvents_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EventStoreServiceServer).ListAggregateEvents(ctx, req.(*ListAggregateEventsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _EventStoreService_ListAggregates_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListAggregatesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EventStoreServiceServer).ListAggregates(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EventStoreService_ListAggregates_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EventStoreServiceServer).ListAggregates(ctx, req.(*ListAggregatesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _EventStoreService_ReadEvents_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadEventsRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(EventStoreServiceServer).ReadEvents(m, &grpc.GenericServerStream[ReadEventsRequest, ReadEventsResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type EventStoreService_ReadEventsServer = grpc.ServerStreamingServer[ReadEventsResponse]
+
+func _EventStoreService_GetCausality_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetCausalityRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EventStoreServiceServer).GetCausality(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EventStoreService_GetCausality_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EventStoreServiceServer).GetCausality(ctx, req.(*GetCausalityRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _EventStoreService_GetAggregate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetAggregateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EventStoreServiceServer).GetAggregate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EventStoreService_GetAggregate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EventStoreServiceServer).GetAggregate(ctx, req.(*GetAggregateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _EventStoreService_SaveSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SaveSnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EventStoreServiceServer).SaveSnapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EventStoreService_SaveSnapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EventStoreServiceServer).SaveSnapshot(ctx, req.(*SaveSnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _EventStoreService_GetSnapshot_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetSnapshotRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EventStoreServiceServer).GetSnapshot(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EventStoreService_GetSnapshot_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EventStoreServiceServer).GetSnapshot(ctx, req.(*GetSnapshotRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _EventStoreService_ListSnapshots_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListSnapshotsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(EventStoreServiceServer).ListSnapshots(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: EventStoreService_ListSnapshots_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(EventStoreServiceServer).ListSnapshots(ctx, req.(*ListSnapshotsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // EventStoreService_ServiceDesc is the grpc.ServiceDesc for EventStoreService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -127,7 +537,45 @@ var EventStoreService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "GetEvent",
 			Handler:    _EventStoreService_GetEvent_Handler,
 		},
+		{
+			MethodName: "ListEvents",
+			Handler:    _EventStoreService_ListEvents_Handler,
+		},
+		{
+			MethodName: "ListAggregateEvents",
+			Handler:    _EventStoreService_ListAggregateEvents_Handler,
+		},
+		{
+			MethodName: "ListAggregates",
+			Handler:    _EventStoreService_ListAggregates_Handler,
+		},
+		{
+			MethodName: "GetCausality",
+			Handler:    _EventStoreService_GetCausality_Handler,
+		},
+		{
+			MethodName: "GetAggregate",
+			Handler:    _EventStoreService_GetAggregate_Handler,
+		},
+		{
+			MethodName: "SaveSnapshot",
+			Handler:    _EventStoreService_SaveSnapshot_Handler,
+		},
+		{
+			MethodName: "GetSnapshot",
+			Handler:    _EventStoreService_GetSnapshot_Handler,
+		},
+		{
+			MethodName: "ListSnapshots",
+			Handler:    _EventStoreService_ListSnapshots_Handler,
+		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "ReadEvents",
+			Handler:       _EventStoreService_ReadEvents_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "eventbroker/v1/event_store_service.proto",
 }

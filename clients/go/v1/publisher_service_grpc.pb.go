@@ -37,9 +37,11 @@ type PublisherServiceClient interface {
 	// Publish stores 1 to 1,000 events, at most 4 MiB, and answers with one result for each, in their order.
 	//
 	// INVALID_ARGUMENT names every field that breaks a rule, for all events at once. ALREADY_EXISTS: an event id is in
-	// use for another event. ABORTED: an expectation did not hold; the details name each aggregate with its actual
-	// version. PERMISSION_DENIED: the tenant is not the caller's. RESOURCE_EXHAUSTED: too much is waiting; try again
-	// after the delay in RetryInfo. With these nothing was stored. UNAVAILABLE: PostgreSQL could not be reached.
+	// use for another event. ABORTED: expectations did not hold; PreconditionFailure names each aggregate of which one did
+	// not, with what was expected and its actual version, as far as trailers hold them (40 and more), and `conflicts` of
+	// ErrorInfo tells how many they are. PERMISSION_DENIED: the tenant is not the caller's. RESOURCE_EXHAUSTED: too much
+	// is waiting; try again after the delay in RetryInfo. With these nothing was stored. UNAVAILABLE: PostgreSQL could not
+	// be reached.
 	Publish(ctx context.Context, in *PublishRequest, opts ...grpc.CallOption) (*PublishResponse, error)
 	// PublishStream takes one request after another, without waiting for the answers: for publishers that have much to
 	// say. Requests are put into the log in the order in which they come. Each stands for itself, exactly as with Publish,
@@ -98,9 +100,11 @@ type PublisherServiceServer interface {
 	// Publish stores 1 to 1,000 events, at most 4 MiB, and answers with one result for each, in their order.
 	//
 	// INVALID_ARGUMENT names every field that breaks a rule, for all events at once. ALREADY_EXISTS: an event id is in
-	// use for another event. ABORTED: an expectation did not hold; the details name each aggregate with its actual
-	// version. PERMISSION_DENIED: the tenant is not the caller's. RESOURCE_EXHAUSTED: too much is waiting; try again
-	// after the delay in RetryInfo. With these nothing was stored. UNAVAILABLE: PostgreSQL could not be reached.
+	// use for another event. ABORTED: expectations did not hold; PreconditionFailure names each aggregate of which one did
+	// not, with what was expected and its actual version, as far as trailers hold them (40 and more), and `conflicts` of
+	// ErrorInfo tells how many they are. PERMISSION_DENIED: the tenant is not the caller's. RESOURCE_EXHAUSTED: too much
+	// is waiting; try again after the delay in RetryInfo. With these nothing was stored. UNAVAILABLE: PostgreSQL could not
+	// be reached.
 	Publish(context.Context, *PublishRequest) (*PublishResponse, error)
 	// PublishStream takes one request after another, without waiting for the answers: for publishers that have much to
 	// say. Requests are put into the log in the order in which they come. Each stands for itself, exactly as with Publish,

@@ -13,11 +13,13 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from eventbroker_server.broker.figures import label
 from eventbroker_server.domain.errors import BrokerError, Overloaded, StoreUnavailable
 from eventbroker_server.domain.event import SYSTEM_TENANT, DataForm, Event, Metadata
 from eventbroker_server.domain.principal import Principal, Role
 
 if TYPE_CHECKING:
+    from eventbroker_server.broker.figures import Figures
     from eventbroker_server.broker.publishing import Publishing
     from eventbroker_server.domain.group import GroupKey
     from eventbroker_server.ports import Died
@@ -31,7 +33,8 @@ _ITSELF = Principal("broker", frozenset({Role.PUBLISH}), SYSTEM_TENANT)
 class Announcer:
     """`tell` never waits; `run` publishes."""
 
-    def __init__(self) -> None:
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
         self._waiting: asyncio.Queue[Event] = asyncio.Queue(_MOST_WAITING)
 
     def tell(self, what: str, key: GroupKey, once: str = "", **details: object) -> None:
@@ -62,7 +65,8 @@ class Announcer:
             log.warning("too much to tell; not told", extra={"event_type": event.event_type, "group": str(key)})
 
     def died(self, key: GroupKey, shard: int, died: Died) -> None:
-        """Tell that an event was given up."""
+        """Tell that an event was given up, and count it."""
+        self._figures.of(died.event_type, label(key)).dead_lettered += 1
         details = died._asdict()
         once = f"{shard}:{died.position}:{details.pop('delivery')}"
         self.tell("dead_lettered", key, once, shard=shard, **details)

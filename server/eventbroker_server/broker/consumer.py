@@ -73,6 +73,7 @@ class Hold:
     body: bytes | None
     replayed: bool = False  # a seek brought it back
     deadline: float | None = None
+    event_type: str = ""  # of what is from a group's own stream, once it was handed over
 
     @property
     def place(self) -> Place:

@@ -143,6 +143,13 @@ class Delivery:
         if (consumer := self.consumers.get(consumer_name)) is not None:
             consumer.take_back([(shard, position) for position in positions])
 
+    def types_of(self, consumer_name: str, shard: int, positions: Iterable[int]) -> dict[int, str]:
+        """The types of what a consumer here holds of the group's own streams."""
+        consumer = self.consumers.get(consumer_name)
+        holds = consumer.holds if consumer is not None else {}
+        held = {position: holds.get((shard, position)) for position in positions}
+        return {position: hold.event_type for position, hold in held.items() if hold is not None}
+
     def extended(self, consumer_name: str, shard: int, positions: Iterable[int], seconds: float) -> None:
         if (consumer := self.consumers.get(consumer_name)) is not None:
             deadline = asyncio.get_running_loop().time() + seconds

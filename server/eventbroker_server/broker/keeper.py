@@ -14,7 +14,7 @@ from eventbroker_server.domain.group import process_of
 from eventbroker_server.ports import Holding, Stale
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.consumer import Place
@@ -83,13 +83,16 @@ class Keeper:
             for membership in delivery.memberships:
                 mine = [consumer.holding(hold) for hold in late if hold.shard == membership.shard]
                 if mine:
-                    await self._fail(membership, mine, EXPIRED)
+                    types = {hold.position: hold.event_type for hold in late if hold.shard == membership.shard}
+                    await self._fail(membership, mine, EXPIRED, types)
             consumer.forget(late)
 
-    async def _fail(self, membership: ShardMembership, holdings: Sequence[Holding], error: str) -> None:
+    async def _fail(
+        self, membership: ShardMembership, holdings: Sequence[Holding], error: str, types: Mapping[int, str]
+    ) -> None:
         group, shard, generation = self._delivery.group, membership.shard, membership.generation
         try:
-            await self._retries.fail(group, shard, generation, holdings, error, expired=True)
+            await self._retries.fail(group, shard, generation, holdings, error, types, expired=True)
         except StoreUnavailable as exc:  # they are set aside: a sweep goes on
             log.warning(
                 "failures wait to be recorded: %s", exc, extra={"group": str(group.key), "events": len(holdings)}
@@ -126,7 +129,7 @@ class Keeper:
             ]
             if left:
                 log.info("taking what was left behind", extra={"group": delivery.name, "events": len(left)})
-                await self._fail(membership, left, "its broker was gone at its deadline")
+                await self._fail(membership, left, "its broker was gone at its deadline", {})
 
     def _holds(self, consumer_name: str, place: Place) -> bool:
         consumer = self._delivery.consumers.get(consumer_name)

@@ -115,7 +115,7 @@ class Reader:
         reading = self._reading
         head = await self._head.ask()
         if reading.after > head:
-            raise PositionBeyond(head)
+            raise PositionBeyond(head_position=str(head))
         goal = min(reading.upto or head, head)
         async with aclosing(self._read(goal, reading.rate)) as history:
             async for said in history:

@@ -53,10 +53,11 @@ class Relay:
         linger: float,
         tail: Tail,
     ) -> None:
+        self.shard = shard
+        self.stored_to = self.relayed_to = 0  # as far as this broker knows: at most a sweep behind
         self._log = event_log
         self._streams = streams
         self._codec = codec
-        self._shard = shard
         self._relayed = relayed
         self._sweep_interval = sweep_interval
         self._linger = linger
@@ -68,8 +69,9 @@ class Relay:
         self._in_doubt = False  # a relay failed, after which it may have been done
 
     def offer(self, events: list[StoredEvent]) -> None:
-        """Relay these soon; positions grow from call to call."""
-        size = sum([len(stored.event.wire) for stored in events])
+        """Relay these soon. Positions grow within a call; from call to call they should, as it is quicker."""
+        size = sum(map(_size, events))
+        self.stored_to = max(self.stored_to, events[-1].position)
         if self._bytes + size <= _MOST_WAITING:
             self._waiting.extend(events)
             self._bytes += size
@@ -98,14 +100,14 @@ class Relay:
                     next_sweep = loop.time() + self._sweep_interval
                     await self.sweep()
                 if away:
-                    log.warning("relaying again", extra={"shard": self._shard})
+                    log.warning("relaying again", extra={"shard": self.shard})
                     away = False
             except (StreamsUnavailable, StoreUnavailable) as exc:
                 self._in_doubt = True
                 if self._closed:
                     return
                 if not away:
-                    log.warning("cannot relay: %s", exc, extra={"shard": self._shard})
+                    log.warning("cannot relay: %s", exc, extra={"shard": self.shard})
                     away = True
                 await asyncio.sleep(0.2)
                 next_sweep = loop.time()
@@ -115,16 +117,18 @@ class Relay:
 
     async def sweep(self) -> None:
         """Relay all that is committed and not relayed yet, and trim the tail."""
-        committed = await self._log.head(self._shard)
-        head = await self._streams.head(self._shard)
+        committed = await self._log.head(self.shard)
+        self.stored_to = max(self.stored_to, committed)
+        head = await self._streams.head(self.shard)
+        self.relayed_to = head or 0
         if head is None:
             head = await self._begin(committed)
         elif self._in_doubt:
-            self._relayed(self._shard, ())
+            self._relayed(self.shard, ())
         self._in_doubt = False
-        if head > committed and head > (committed := await self._log.head(self._shard)):
+        if head > committed and head > (committed := await self._log.head(self.shard)):
             raise UnsafeStore(
-                f"Redis has relayed shard {self._shard} up to {head}, but PostgreSQL has events up to {committed}: "
+                f"Redis has relayed shard {self.shard} up to {head}, but PostgreSQL has events up to {committed}: "
                 "these two do not belong together",
                 "Empty that Redis, or set another redis_prefix",
             )
@@ -135,8 +139,8 @@ class Relay:
         await self._trim()
 
     async def _trim(self) -> None:
-        if trimmed := await self._streams.trim(self._shard, self._tail.age, self._tail.size):
-            log.debug("trimmed", extra={"shard": self._shard, "position": trimmed})
+        if trimmed := await self._streams.trim(self.shard, self._tail.age, self._tail.size):
+            log.debug("trimmed", extra={"shard": self.shard, "position": trimmed})
 
     async def _relay_waiting(self) -> None:
         batch: list[Entry] = []
@@ -146,7 +150,7 @@ class Relay:
             if self._waiting[0].position != expected:
                 break  # another broker's events lie between
             stored = self._waiting.popleft()
-            self._bytes -= len(stored.event.wire)
+            self._bytes -= _size(stored)
             entry = Entry.of(stored, self._codec)
             batch.append(entry)
             size += len(entry.body)
@@ -157,7 +161,7 @@ class Relay:
                 return
             if attempt == 0:
                 await asyncio.sleep(_GRACE)
-                head = await self._streams.head(self._shard) or head
+                head = await self._streams.head(self.shard) or head
             while head < batch[0].position - 1:
                 head = await self._relay_from_log(head, batch[0].position - 1)
             batch = [entry for entry in batch if entry.position > head]
@@ -166,19 +170,24 @@ class Relay:
         # What is left is found by the next sweep.
 
     async def _relay_from_log(self, head: int, upto: int) -> int:
-        events = await self._log.read(self._shard, head, min(upto, head + _BATCH_EVENTS))
+        events = await self._log.read(self.shard, head, min(upto, head + _BATCH_EVENTS))
         return await self._relay_batch([Entry.of(stored, self._codec) for stored in events])
 
     async def _relay_batch(self, batch: list[Entry]) -> int:
-        head = await self._streams.relay(self._shard, batch)
+        head = await self._streams.relay(self.shard, batch)
         if head is None:
-            head = await self._begin(await self._log.head(self._shard))
+            head = await self._begin(await self._log.head(self.shard))
         elif head == batch[-1].position:
-            self._relayed(self._shard, {entry.event_type for entry in batch})
+            self._relayed(self.shard, {entry.event_type for entry in batch})
+        self.relayed_to = max(self.relayed_to, head)
         return head
 
     async def _begin(self, committed: int) -> int:
-        log.info("these streams begin after what is stored", extra={"shard": self._shard, "position": committed})
-        head = await self._streams.start_at(self._shard, committed)
-        self._relayed(self._shard, ())
+        log.info("these streams begin after what is stored", extra={"shard": self.shard, "position": committed})
+        head = self.relayed_to = await self._streams.start_at(self.shard, committed)
+        self._relayed(self.shard, ())
         return head
+
+
+def _size(stored: StoredEvent) -> int:
+    return len(stored.event.wire) or len(stored.event.content)

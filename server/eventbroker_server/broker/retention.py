@@ -1,4 +1,5 @@
-"""How long dead letters are kept: looks again and again for those that are past the retention of their group.
+"""How long something is kept: looks again and again for what may go, such as dead letters past the retention of their
+group.
 
 Any number of brokers may do this at once. Nothing hangs on its being in time, so what fails is left to the next look.
 """
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from eventbroker_server.domain.errors import StoreUnavailable
 
 if TYPE_CHECKING:
-    from eventbroker_server.ports import DeadLetterStore
+    from eventbroker_server.ports import DeadLetterStore, SettledInSql
 
 log = logging.getLogger(__name__)
 
@@ -20,15 +21,16 @@ log = logging.getLogger(__name__)
 class Retention:
     """`run` looks at once, and then every `interval` seconds."""
 
-    def __init__(self, dead_letters: DeadLetterStore, interval: float) -> None:
-        self._dead_letters = dead_letters
+    def __init__(self, store: DeadLetterStore | SettledInSql, interval: float, what: str) -> None:
+        self._store = store
+        self._what = what
         self._interval = interval
 
     async def run(self) -> None:
         while True:
             try:
-                if purged := await self._dead_letters.purge():
-                    log.info("dead letters purged", extra={"dead_letters": purged})
+                if purged := await self._store.purge():
+                    log.info("%s purged", self._what, extra={"rows": purged})
             except StoreUnavailable as exc:
-                log.warning("cannot purge dead letters: %s", exc)
+                log.warning("cannot purge %s: %s", self._what, exc)
             await asyncio.sleep(self._interval)

@@ -13,15 +13,18 @@ import json
 import logging
 from typing import TYPE_CHECKING, NamedTuple
 
+from eventbroker_server.broker.figures import label
 from eventbroker_server.broker.tasks import wait_for
+from eventbroker_server.domain.ack_id import BACKFILL, RETRY
 from eventbroker_server.domain.errors import StoreUnavailable, StreamsUnavailable
 from eventbroker_server.domain.group import consumer_id_of
 from eventbroker_server.ports import Entry, Failure, Holding, Recorded, Stale
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from eventbroker_server.broker.announce import Announcer
+    from eventbroker_server.broker.figures import Figures
     from eventbroker_server.broker.membership import ShardMembership
     from eventbroker_server.broker.ordering import Ordering
     from eventbroker_server.domain.group import Group, GroupKey
@@ -55,8 +58,10 @@ class Retries:
         codec: Codec,
         ordering: Ordering,
         announcer: Announcer,
+        figures: Figures,
     ) -> None:
         self._ordering = ordering
+        self._figures = figures
         self._store = store
         self._announcer = announcer
         self._log = event_log
@@ -71,6 +76,7 @@ class Retries:
         generation: int,
         holdings: Sequence[Holding],
         error: str,
+        types: Mapping[int, str],
         *,
         delay: float | None = None,
         rejected: bool = False,
@@ -78,7 +84,8 @@ class Retries:
         tell: bool = False,
     ) -> list[Outcome]:
         """Count a failed attempt for each delivery that is still the latest of its event. Those that `expired` are
-        spared if they were extended meanwhile. `tell` as in Streams.hand_back.
+        spared if they were extended meanwhile. `types` are those of events of the group's own streams, by position, as
+        far as they are known: only to count by. `tell` as in Streams.hand_back.
 
         Raises StoreUnavailable and StreamsUnavailable: then a sweep goes on with it.
         """
@@ -87,6 +94,9 @@ class Retries:
         outcomes, failed = await self._streams.set_aside(
             shard, name, generation, holdings, note=json.dumps(how), spare_extended=expired, tell=tell
         )
+        for holding in failed:
+            event_type = types.get(holding.position, "") if holding.stream in (BACKFILL, RETRY) else holding.stream
+            self._figures.of(event_type, label(group.key)).failed += 1
         await self._record(group, shard, generation, [(holding, how) for holding in failed])
         return outcomes
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from eventbroker_server.broker.figures import label
+from eventbroker_server.domain.ack_id import BACKFILL, RETRY
 from eventbroker_server.domain.errors import StoreUnavailable
 from eventbroker_server.domain.group import GroupKey
 from eventbroker_server.ports import Holding, Outcome
@@ -13,6 +16,7 @@ from eventbroker_server.ports import Holding, Outcome
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from eventbroker_server.broker.figures import Figures
     from eventbroker_server.broker.retry import Retries
     from eventbroker_server.broker.subscriptions import Subscriptions
     from eventbroker_server.domain.ack_id import AckId, Lane, Signer
@@ -39,7 +43,10 @@ class Nack(NamedTuple):
 class Settling:
     """Each id gets one outcome. UNKNOWN is what is not an ack id, and what is another tenant's: none can tell which."""
 
-    def __init__(self, signer: Signer, streams: Streams, subscriptions: Subscriptions, retries: Retries) -> None:
+    def __init__(
+        self, signer: Signer, streams: Streams, subscriptions: Subscriptions, retries: Retries, figures: Figures
+    ) -> None:
+        self._figures = figures
         self._signer = signer
         self._streams = streams
         self._subscriptions = subscriptions
@@ -49,7 +56,9 @@ class Settling:
         """Settle deliveries. Raises StreamsUnavailable: some may be settled."""
 
         async def settle(deliveries: list[AckId]) -> list[Outcome]:
-            return await self._told(deliveries, await self._streams.settle(deliveries))
+            outcomes = await self._streams.settle(deliveries)
+            self._count(deliveries, outcomes)
+            return await self._told(deliveries, outcomes)
 
         return await self._each_lane(principal, ack_ids, settle)
 
@@ -69,6 +78,7 @@ class Settling:
                     lane.generation,
                     holdings,
                     nack.error,
+                    self._types_of(deliveries),
                     delay=nack.delay,
                     rejected=nack.action is NackAction.DEAD_LETTER,
                     tell=True,
@@ -90,6 +100,27 @@ class Settling:
             return outcomes
 
         return await self._each_lane(principal, ack_ids, extend)
+
+    def _count(self, deliveries: list[AckId], outcomes: list[Outcome]) -> None:
+        """Count what was acked. A consumer elsewhere knows the types of what is of its group's own streams; from here
+        they are counted as other."""
+        types = self._types_of(deliveries)
+        group = label(GroupKey.parse(deliveries[0].lane.group))
+        acked = Counter(
+            [
+                types.get(delivery.position, "") if delivery.lane.stream in (BACKFILL, RETRY) else delivery.lane.stream
+                for delivery, outcome in zip(deliveries, outcomes, strict=True)
+                if outcome is Outcome.DONE
+            ]
+        )
+        for event_type, count in acked.items():
+            self._figures.of(event_type, group).acked += count
+
+    def _types_of(self, deliveries: list[AckId]) -> dict[int, str]:
+        """The types of those from the group's own streams, as far as they are known."""
+        lane = deliveries[0].lane
+        positions = [delivery.position for delivery in deliveries if delivery.lane.stream in (BACKFILL, RETRY)]
+        return self._subscriptions.types_of(lane.group, lane.consumer, lane.shard, positions) if positions else {}
 
     async def _told(self, deliveries: list[AckId], outcomes: list[Outcome]) -> list[Outcome]:
         """Reopen the credit of a consumer that is connected here, and answer the true outcomes."""

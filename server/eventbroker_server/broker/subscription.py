@@ -9,11 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.broker.consumer import ClosingReason
+from eventbroker_server.broker.figures import label
 from eventbroker_server.domain.ack_id import Lane
 
 if TYPE_CHECKING:
     from eventbroker_server.broker.consumer import Consumer, Hold
     from eventbroker_server.broker.delivery import Delivery
+    from eventbroker_server.broker.figures import Figures
     from eventbroker_server.domain.ack_id import Signer
 
 
@@ -71,12 +73,16 @@ class Farewell(NamedTuple):
 class Subscription:
     """What a stream says: call `next` until it answers a Farewell."""
 
-    def __init__(self, delivery: Delivery, consumer: Consumer, signer: Signer, times: StreamTimes) -> None:
+    def __init__(
+        self, delivery: Delivery, consumer: Consumer, signer: Signer, times: StreamTimes, figures: Figures
+    ) -> None:
         self.group = delivery.group
         self.consumer = consumer
         self._delivery = delivery
         self._signer = signer
         self._times = times
+        self._figures = figures
+        self._label = label(delivery.group.key)
         now = asyncio.get_running_loop().time()
         self._caught_up = False  # and said so
         self._heartbeat_at = now + times.heartbeat
@@ -109,6 +115,7 @@ class Subscription:
 
     def hand_over(self, batch: list[Hold]) -> HandedOver:
         """Holds that the consumer took, as they go out."""
+        self._figures.handed_out(self._label, batch)
         group, name = self._delivery.name, self.consumer.name
         events = []
         lanes: dict[tuple[int, int, str], Lane] = {}

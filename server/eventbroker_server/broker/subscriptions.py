@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from eventbroker_server.broker.announce import Announcer
     from eventbroker_server.broker.consumer import Consumer, FlowControl
     from eventbroker_server.broker.delivery import Rhythm
+    from eventbroker_server.broker.figures import Figures
     from eventbroker_server.broker.heads import Head
     from eventbroker_server.broker.ordering import Ordering
     from eventbroker_server.broker.retry import Retries
@@ -70,6 +71,7 @@ class Subscriptions:
         retries: Retries,
         ordering: Ordering,
         announcer: Announcer,
+        figures: Figures,
         *,
         shards: int,
         rhythm: Rhythm,
@@ -88,6 +90,7 @@ class Subscriptions:
         self._retries = retries
         self._ordering = ordering
         self._announcer = announcer
+        self._figures = figures
         self._shards = shards
         self._rhythm = rhythm
         self._times = times
@@ -126,7 +129,7 @@ class Subscriptions:
                 consumer.ask(0)
             try:
                 await self._ready(delivery, consumer.id)
-                yield Subscription(delivery, consumer, self._signer, self._times)
+                yield Subscription(delivery, consumer, self._signer, self._times, self._figures)
             finally:
                 await self._see_off(delivery, consumer)
         finally:
@@ -272,6 +275,11 @@ class Subscriptions:
     def settled(self, group: str, consumer: str, shard: int, positions: Iterable[int]) -> None:
         if (delivery := self._deliveries.get(group)) is not None:
             delivery.settled(consumer, shard, positions)
+
+    def types_of(self, group: str, consumer: str, shard: int, positions: Iterable[int]) -> dict[int, str]:
+        """The types of what a consumer holds of the group's own streams, as far as they are known here."""
+        delivery = self._deliveries.get(group)
+        return delivery.types_of(consumer, shard, positions) if delivery is not None else {}
 
     def extended(self, group: str, consumer: str, shard: int, positions: Iterable[int], seconds: float) -> None:
         if (delivery := self._deliveries.get(group)) is not None:

@@ -109,9 +109,6 @@ class PositionBeyond(BrokerError):
 
     reason = "POSITION_BEYOND"
 
-    def __init__(self, head: int) -> None:
-        super().__init__(head_position=str(head))
-
 
 class SnapshotNotFound(BrokerError):
     """There is no such snapshot."""

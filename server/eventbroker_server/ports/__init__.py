@@ -1,14 +1,14 @@
 """What the rules need of the two stores, as promises.
 
 broker/ knows these and nothing of PostgreSQL, Redis or protobuf; postgres/, redis/ and rpc/ keep the promises, and
-tests/contract/ holds them to it on every engine we support. All methods may raise StoreUnavailable (EventLog,
-GroupStore, DeadLetterStore, History, EventReader, SnapshotStore) or StreamsUnavailable (Streams): then what they
-were to do may have happened or not.
+tests/contract/ holds them to it on every engine we support. All methods may raise StreamsUnavailable (Streams) or
+StoreUnavailable (the others): then what they were to do may have happened or not.
 """
 
 from __future__ import annotations
 
 from eventbroker_server.ports.history import AggregateHead, History, HistoryPage, Link, Span
+from eventbroker_server.ports.outbox import Outbox, SettledInSql, TakenFromOutbox
 from eventbroker_server.ports.reader import EventReader, Read
 from eventbroker_server.ports.snapshots import SnapshotStore
 from eventbroker_server.ports.stores import (
@@ -24,6 +24,7 @@ from eventbroker_server.ports.stores import (
     GroupStore,
     Leftovers,
     Membership,
+    Place,
     Recorded,
     RetryStore,
     Row,
@@ -79,8 +80,10 @@ __all__ = [
     "Line",
     "Link",
     "Membership",
+    "Outbox",
     "Outcome",
     "Pending",
+    "Place",
     "Progress",
     "Read",
     "Received",
@@ -88,11 +91,13 @@ __all__ = [
     "Refiltered",
     "RetryStore",
     "Row",
+    "SettledInSql",
     "Signal",
     "SnapshotStore",
     "Span",
     "Stale",
     "Streams",
+    "TakenFromOutbox",
     "Trouble",
     "Turn",
     "Waiting",

@@ -105,6 +105,17 @@ class Leftovers(NamedTuple):
     dead_letters: int
 
 
+class Place(NamedTuple):
+    """Where a group stands in a shard: up to where events are stored, up to where they are settled, and when the first
+    after that was stored, if there is one."""
+
+    group: GroupKey
+    shard: int
+    head: int
+    checkpoint: int
+    stored_at: datetime | None
+
+
 class GroupStore(Protocol):
     """Groups and how far each has come."""
 
@@ -128,6 +139,10 @@ class GroupStore(Protocol):
         """The groups of a scope whose names come after this one, by name (bytewise), so many at most."""
 
     async def leftovers(self, key: GroupKey) -> Leftovers: ...
+
+    async def places(self, tenant: str, count: int) -> list[Place]:
+        """Where the groups of a tenant (empty: all groups) stand in every shard that is kept for each, by tenant and
+        name (bytewise), of so many groups at most."""
 
     async def update(self, key: GroupKey, change: GroupChange) -> Group | None:
         """Change the group and answer it; None if there is none. With another filter, retries that it does not want are

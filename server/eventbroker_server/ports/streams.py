@@ -388,3 +388,9 @@ class Codec(Protocol):
 
     def facts(self, body: bytes) -> Facts:
         """What conditions look at, from what `encode` answered. Takes as long as reading the event."""
+
+    def type_of(self, body: bytes) -> str:
+        """The event's type, from what `encode` answered. Quick."""
+
+    def record_time(self, body: bytes) -> float:
+        """When the event was stored, in seconds since 1970, from what `encode` answered. Quick."""

@@ -39,10 +39,10 @@ class PostgresEventLog:
             return await _insert(connection, shard, rows)
 
     @asynccontextmanager
-    async def deciding(self, shard: int) -> AsyncIterator[_Decision]:
+    async def deciding(self, shard: int) -> AsyncIterator[LockedShard]:
         async with self._pool.transaction() as connection:
             await connection.fetchval(QUERIES["lock_shard"], shard)
-            yield _Decision(connection, shard)
+            yield LockedShard(connection, shard)
 
     async def head(self, shard: int) -> int:
         async with self._pool.connection() as connection:
@@ -108,7 +108,7 @@ def _wanted(group: Group) -> tuple[object, ...]:
     return (group.key.tenant, *types, group.key.name, *named(group.conditions))
 
 
-class _Decision:
+class LockedShard:
     """A transaction that holds the shard's lock: keeps the promises of ports.Decision."""
 
     def __init__(self, connection: Any, shard: int) -> None:
@@ -155,9 +155,13 @@ def _columns(keys: Collection[tuple[str, ...]], width: int) -> list[list[str]]:
     return [[key[column] for key in keys] for column in range(width)]
 
 
+def told_event(row: Any) -> Event:
+    """Of a row that begins with what the publisher told."""
+    return Event._make((*row[:11], _FORMS[row[11]], row[12], row[13], _metadata(row[14]), b""))
+
+
 def stored_event(row: Any) -> StoredEvent:
-    event = Event._make((*row[:11], _FORMS[row[11]], row[12], row[13], _metadata(row[14]), b""))
-    return StoredEvent(event, row[15], row[16], row[17])
+    return StoredEvent(told_event(row), row[15], row[16], row[17])
 
 
 @lru_cache(1024)

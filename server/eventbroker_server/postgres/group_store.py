@@ -11,7 +11,7 @@ from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import Group, GroupKey
 from eventbroker_server.domain.limits import Limits
 from eventbroker_server.domain.retry import RetryPolicy
-from eventbroker_server.ports import Leftovers, Membership
+from eventbroker_server.ports import Leftovers, Membership, Place
 from eventbroker_server.postgres.event_log import named
 from eventbroker_server.postgres.queries import QUERIES
 
@@ -73,6 +73,11 @@ class PostgresGroupStore:
     async def leftovers(self, key: GroupKey) -> Leftovers:
         async with self._pool.connection() as connection:
             return Leftovers(*await connection.fetchrow(QUERIES["leftovers"], *key))
+
+    async def places(self, tenant: str, count: int) -> list[Place]:
+        async with self._pool.connection() as connection:
+            rows = await connection.fetch(QUERIES["group_places"], tenant, count)
+        return [Place(GroupKey(of, name), *place) for of, name, *place in rows]
 
     async def update(self, key: GroupKey, change: GroupChange) -> Group | None:
         types = _sorted(change.filter.patterns if change.filter else None)

@@ -130,3 +130,19 @@ DELETE FROM eventbroker.retries WHERE tenant_id = $1 AND name = $2 AND shard = $
 
 -- name: delete_group
 DELETE FROM eventbroker.groups WHERE tenant_id = $1 AND name = $2 RETURNING true;
+
+-- name: group_places
+-- The first event after a checkpoint stands for the oldest one that is not settled: it is that, or of no concern to the
+-- group, and then a little older.
+SELECT g.tenant_id, g.name, s.shard, h.position AS head, s.checkpoint, e.recorded_at
+FROM (
+    SELECT tenant_id, name
+    FROM eventbroker.groups
+    WHERE $1 = '' OR tenant_id = $1
+    ORDER BY tenant_id COLLATE "C", name COLLATE "C"
+    LIMIT $2
+) g
+JOIN eventbroker.group_shards s USING (tenant_id, name)
+JOIN eventbroker.shard_head h USING (shard)
+LEFT JOIN eventbroker.events e ON e.shard = s.shard AND e.position = s.checkpoint + 1
+ORDER BY g.tenant_id COLLATE "C", g.name COLLATE "C";

@@ -52,6 +52,7 @@ METHODS: dict[str, Role | None] = {
     "/eventbroker.v1.GroupService/DeleteGroup": Role.MANAGE,
     "/eventbroker.v1.GroupService/ExplainDelivery": Role.READ,
     "/eventbroker.v1.GroupService/WaitForGroup": Role.READ,
+    "/eventbroker.v1.StatsService/GetStats": Role.READ,
     "/grpc.health.v1.Health/Check": PUBLIC,
     "/grpc.health.v1.Health/Watch": PUBLIC,
     "/grpc.health.v1.Health/List": PUBLIC,

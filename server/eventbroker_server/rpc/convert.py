@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 from eventbroker.v1 import event_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from eventbroker_server.domain.conditions import Facts
 from eventbroker_server.domain.errors import Violation
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from eventbroker.v1 import event_store_service_pb2
-    from google.protobuf.timestamp_pb2 import Timestamp
 
     from eventbroker_server.domain.event import Data, StoredEvent
 
@@ -290,8 +290,29 @@ class EventCodec:
         event = event_pb2.Event.FromString(body)
         return Facts(event.metadata.source, event.aggregate_type, tuple(event.metadata.tags))
 
+    def type_of(self, body: bytes) -> str:
+        # What this broker writes begins with the id and the type: most ids are shorter than 128 bytes.
+        if body[:1] == _EVENT_ID and len(body) > 2 and (size := body[1]) < 0x80:
+            at = 2 + size
+            if body[at : at + 1] == _EVENT_TYPE and len(body) > at + 1 and (size := body[at + 1]) < 0x80:
+                return body[at + 2 : at + 2 + size].decode()
+        return event_pb2.Event.FromString(body).event_type
 
-_VERSION, _POSITION = field_tag(event_pb2.Event, "aggregate_version"), field_tag(event_pb2.Event, "position")
+    def record_time(self, body: bytes) -> float:
+        # What this broker writes ends with it.
+        at = body.rfind(_RECORD_TIME, -_LONGEST_TIME)
+        if 0 <= at < len(body) - 2 and body[at + 2] == len(body) - at - 3:
+            stamp = Timestamp.FromString(body[at + 3 :])
+        else:
+            stamp = event_pb2.Event.FromString(body).record_time
+        return stamp.seconds + stamp.nanos / 1e9
+
+
+_EVENT_ID, _EVENT_TYPE, _VERSION, _POSITION, _RECORD_TIME = (
+    field_tag(event_pb2.Event, field)
+    for field in ("event_id", "event_type", "aggregate_version", "position", "record_time")
+)
+_LONGEST_TIME = 2 + 1 + 12  # bytes: tag, length, and seconds and nanos of five bytes each behind a tag
 
 
 @lru_cache(8)

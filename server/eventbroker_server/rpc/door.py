@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
+    from eventbroker_server.broker.calls import Calls, CallsOf
     from eventbroker_server.domain.principal import Role
     from eventbroker_server.rpc.auth import AuthProvider
 
@@ -24,9 +26,11 @@ log = logging.getLogger(__name__)
 
 
 class Door(grpc.aio.ServerInterceptor):
-    """Wraps each handler once. Streams are counted where they are opened; unary calls here."""
+    """Wraps each handler once. Open streams are limited where they are opened; unary calls here. Calls of methods that
+    are for all, such as those of health, are not in the figures."""
 
-    def __init__(self, provider: AuthProvider, max_calls: int) -> None:
+    def __init__(self, provider: AuthProvider, max_calls: int, figures: Calls) -> None:
+        self._figures = figures
         self.calls = 0
         self._provider = provider
         self._max_calls = max_calls
@@ -51,10 +55,12 @@ class Door(grpc.aio.ServerInterceptor):
             return handler
         if handler.response_streaming:
             streams_in = handler.request_streaming
-            call = self._guarded(method, role, handler.stream_stream if streams_in else handler.unary_stream)
+            figures = self._figures.register(method, "bidi_stream" if streams_in else "server_stream")
+            call = self._guarded(method, role, handler.stream_stream if streams_in else handler.unary_stream, figures)
             wrap = grpc.stream_stream_rpc_method_handler if streams_in else grpc.unary_stream_rpc_method_handler
             return wrap(call, request_deserializer=handler.request_deserializer, response_serializer=_serialized)
-        call = self._guarded(method, role, self._counted(handler.unary_unary))
+        figures = self._figures.register(method, "unary")
+        call = self._guarded(method, role, self._counted(handler.unary_unary), figures)
         return grpc.unary_unary_rpc_method_handler(
             call, request_deserializer=handler.request_deserializer, response_serializer=_serialized
         )
@@ -71,8 +77,11 @@ class Door(grpc.aio.ServerInterceptor):
 
         return counted
 
-    def _guarded(self, method: str, role: Role | Any, behavior: Any) -> Any:
+    def _guarded(self, method: str, role: Role | Any, behavior: Any, figures: CallsOf) -> Any:
         async def guarded(request: Any, context: Any) -> Any:
+            figures.started += 1
+            began = time.perf_counter()
+            code = "OK"
             try:
                 metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
                 principal = await self._provider.authenticate(metadata)
@@ -81,16 +90,34 @@ class Door(grpc.aio.ServerInterceptor):
                 PRINCIPAL.set(principal)
                 return await behavior(request, context)
             except BrokerError as exc:
-                await context.abort_with_status(status_of(exc))
-            except (grpc.aio.AbortError, asyncio.CancelledError):
+                status = status_of(exc)
+                code = _name(status.code)
+                await context.abort_with_status(status)
+            except grpc.aio.AbortError:
+                code = _name(context.code())
+                raise
+            except asyncio.CancelledError:
+                code = "CANCELLED"
                 raise
             except Exception:
                 if context.cancelled():
+                    code = "CANCELLED"
                     raise  # a broken connection shows as various errors of the transport
+                code = "INTERNAL"
                 log.exception("a call failed", extra={"rpc": method})
                 await context.abort(grpc.StatusCode.INTERNAL, "the broker failed; the outcome is not known")
+            finally:
+                figures.ended(code, time.perf_counter() - began)
 
         return guarded
+
+
+_NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+
+
+def _name(code: grpc.StatusCode | int) -> str:
+    """A context tells numbers."""
+    return code.name if isinstance(code, grpc.StatusCode) else _NAMES[code]
 
 
 def _serialized(response: Message | bytes) -> bytes:

@@ -11,12 +11,14 @@ from eventbroker.v1 import (
     event_store_service_pb2,
     group_service_pb2,
     publisher_service_pb2,
+    stats_service_pb2,
     subscriber_service_pb2,
 )
 from eventbroker.v1.dead_letter_service_pb2_grpc import add_DeadLetterServiceServicer_to_server
 from eventbroker.v1.event_store_service_pb2_grpc import add_EventStoreServiceServicer_to_server
 from eventbroker.v1.group_service_pb2_grpc import add_GroupServiceServicer_to_server
 from eventbroker.v1.publisher_service_pb2_grpc import add_PublisherServiceServicer_to_server
+from eventbroker.v1.stats_service_pb2_grpc import add_StatsServiceServicer_to_server
 from eventbroker.v1.subscriber_service_pb2_grpc import add_SubscriberServiceServicer_to_server
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from eventbroker_server.rpc.event_store import EventStoreServicer
     from eventbroker_server.rpc.groups import GroupServicer
     from eventbroker_server.rpc.publisher import PublisherServicer
+    from eventbroker_server.rpc.stats import StatsServicer
     from eventbroker_server.rpc.subscriber import SubscriberServicer
 
 SERVICES = [
@@ -38,6 +41,7 @@ SERVICES = [
     event_store_service_pb2.DESCRIPTOR.services_by_name["EventStoreService"],
     dead_letter_service_pb2.DESCRIPTOR.services_by_name["DeadLetterService"],
     group_service_pb2.DESCRIPTOR.services_by_name["GroupService"],
+    stats_service_pb2.DESCRIPTOR.services_by_name["StatsService"],
 ]
 
 # Reflection can show what is loaded: with these, the seed's events are readable in grpcurl.
@@ -74,6 +78,7 @@ class Server:
         event_store: EventStoreServicer,
         dead_letters: DeadLetterServicer,
         groups: GroupServicer,
+        stats: StatsServicer,
         max_publish_bytes: int,
     ) -> None:
         self._server = grpc.aio.server(interceptors=[door], options=_options(max_publish_bytes))
@@ -83,6 +88,7 @@ class Server:
         add_EventStoreServiceServicer_to_server(event_store, self._server)
         add_DeadLetterServiceServicer_to_server(dead_letters, self._server)
         add_GroupServiceServicer_to_server(groups, self._server)
+        add_StatsServiceServicer_to_server(stats, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = [service.full_name for service in SERVICES]
         reflection.enable_server_reflection(

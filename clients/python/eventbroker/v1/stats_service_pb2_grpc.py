@@ -55,7 +55,8 @@ class StatsServiceServicer:
     def GetStats(self, request, context):
         """GetStats answers the figures as they are now.
 
-        A caller with a tenant sees the groups of its tenant, and the counts of its tenant's events.
+        Counts are of all tenants together: only a caller without a tenant, who asks for none, sees them. A caller with a
+        tenant sees how the groups of its tenant stand.
         INVALID_ARGUMENT names every field that breaks a rule. PERMISSION_DENIED: the tenant is not the caller's.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

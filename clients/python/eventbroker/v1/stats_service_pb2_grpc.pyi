@@ -40,7 +40,8 @@ class StatsServiceStub:
     GetStats: _grpc.UnaryUnaryMultiCallable[_stats_service_pb2.GetStatsRequest, _stats_service_pb2.GetStatsResponse]
     """GetStats answers the figures as they are now.
 
-    A caller with a tenant sees the groups of its tenant, and the counts of its tenant's events.
+    Counts are of all tenants together: only a caller without a tenant, who asks for none, sees them. A caller with a
+    tenant sees how the groups of its tenant stand.
     INVALID_ARGUMENT names every field that breaks a rule. PERMISSION_DENIED: the tenant is not the caller's.
     """
 
@@ -56,7 +57,8 @@ class StatsServiceAsyncStub(StatsServiceStub):
     GetStats: _aio.UnaryUnaryMultiCallable[_stats_service_pb2.GetStatsRequest, _stats_service_pb2.GetStatsResponse]  # type: ignore[assignment]
     """GetStats answers the figures as they are now.
 
-    A caller with a tenant sees the groups of its tenant, and the counts of its tenant's events.
+    Counts are of all tenants together: only a caller without a tenant, who asks for none, sees them. A caller with a
+    tenant sees how the groups of its tenant stand.
     INVALID_ARGUMENT names every field that breaks a rule. PERMISSION_DENIED: the tenant is not the caller's.
     """
 
@@ -75,7 +77,8 @@ class StatsServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_stats_service_pb2.GetStatsResponse, _abc.Awaitable[_stats_service_pb2.GetStatsResponse]]:
         """GetStats answers the figures as they are now.
 
-        A caller with a tenant sees the groups of its tenant, and the counts of its tenant's events.
+        Counts are of all tenants together: only a caller without a tenant, who asks for none, sees them. A caller with a
+        tenant sees how the groups of its tenant stand.
         INVALID_ARGUMENT names every field that breaks a rule. PERMISSION_DENIED: the tenant is not the caller's.
         """
 

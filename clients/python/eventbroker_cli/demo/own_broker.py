@@ -37,7 +37,8 @@ def own_broker() -> Iterator[tuple[str, str]]:
         with log.open("w") as output:
             broker = subprocess.Popen(
                 [sys.executable, "-m", "eventbroker_server"],
-                env=environ | {"EVENTBROKER_DATA_DIR": str(data), "EVENTBROKER_PORT": "0"},
+                env=environ
+                | {"EVENTBROKER_DATA_DIR": str(data), "EVENTBROKER_PORT": "0", "EVENTBROKER_HTTP_PORT": "-1"},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -1,0 +1,1 @@
+"""How the broker is reached: its address, the channel, and calls that are made again until they are answered."""

@@ -1,0 +1,1 @@
+"""Consuming: streams of deliveries, how they are settled, and consumers that hand them to functions."""

@@ -1,0 +1,1 @@
+"""The broker over HTTP: what Prometheus and an orchestrator ask."""
