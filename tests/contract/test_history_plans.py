@@ -54,6 +54,8 @@ SERVED: list[tuple[str, EventFilter]] = [
 
 
 OTHERS: list[tuple[str, set[str]]] = [
+    ("events_by_id", {"events_id"}),
+    ("versions", {"events_version"}),
     ("types_of_tenant", {"events_by_type"}),
     ("version_at", {"events_version"}),
     ("aggregates", {"aggregates", "events_version"}),
@@ -94,3 +96,10 @@ async def test_each_list_goes_through_its_index_in_order_before_and_after_statis
                 planned = await plan(connection, QUERIES[name])
                 assert indexes(planned) == expected, planned
                 assert "Seq Scan" not in planned, planned
+
+
+async def test_a_plan_that_was_made_while_nothing_was_stored_looks_each_id_up(pool: Pool) -> None:
+    async with pool.connection() as connection:
+        planned = await plan(connection, QUERIES["events_by_id"])
+        assert indexes(planned) == {"events_id"}, planned
+        assert re.search(r"Index Cond: .*tenant_id.*event_id", planned), planned

@@ -76,6 +76,8 @@ def test_each_error_of_the_broker_keeps_its_reason(kind: type[of_the_server.Brok
         "BadSetting": {"setting": "port", "rule": "is bad"},
         "UnsafeStore": {"problem": "p", "remedy": "r"},
         "EngineError": {"problem": "p", "remedy": "r"},
+        "BadExport": {"line": 1, "rule": "is bad"},
+        "TransferRefused": {"why": "w"},
     }
     error = told(kind(**arguments.get(kind.__name__, {})))
     assert error.reason == kind.reason

@@ -149,10 +149,15 @@ class Retries:
 
     async def run(self, memberships: Callable[[], Iterable[ShardMembership]]) -> None:
         """Bring back what is due, of the groups that are delivered here."""
+        loop = asyncio.get_running_loop()
+        next_look = loop.time()
         while True:
             self._wake.clear()
             wait = _LONGEST_SLEEP
             try:
+                if loop.time() >= next_look:
+                    await self._look_for_a_restart()
+                    next_look = loop.time() + _LONGEST_SLEEP
                 here = {(one.group.key, one.shard): one for one in memberships() if one.is_open}
                 for key, shard, due_in in await self._store.waiting_groups(here):
                     membership = here[key, shard]
@@ -169,6 +174,14 @@ class Retries:
                 log.warning("retries have to wait: %s", exc)
                 wait = _LONGEST_SLEEP
             await wait_for(self._wake, max(0.01, wait))
+
+    async def _look_for_a_restart(self) -> None:
+        """A server that came back may have lost what it was told last, and with it what was put into retry streams.
+        What is still there is not put there again."""
+        if run := await self._streams.another_run():
+            log.info("Redis is in another run: what is due is queued again")
+            await self._store.queue_all_again()
+            await self._streams.note_run(run)
 
     async def _bring_back(self, membership: ShardMembership) -> bool:
         """Put a page of what is due into the retry stream; answer whether there may be more."""

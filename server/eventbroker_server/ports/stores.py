@@ -271,6 +271,9 @@ class RetryStore(Protocol):
         What is left in the list when the block ends without an exception is noted as being there; what was moved to
         `later` is due again in two seconds."""
 
+    async def queue_all_again(self) -> None:
+        """What was noted as being in a retry stream, of any group, is not noted so any more, whoever was about to."""
+
     async def settled(self, key: GroupKey, shard: int, generation: int, events: Sequence[Waiting]) -> None:
         """Forget these, if the group is of this generation."""
 

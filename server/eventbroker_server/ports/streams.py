@@ -352,6 +352,13 @@ class Streams(Protocol):
     async def delete_group(self, shard: int, group: str, generation: int, types: Collection[str]) -> None:
         """Forget the group."""
 
+    # The server.
+    async def another_run(self) -> str:
+        """Which run of the server this is, if `note_run` was not told of it: it may have come back older than it was.
+        Empty, if it is known."""
+
+    async def note_run(self, run: str) -> None: ...
+
     # Processes.
     async def beat(self, shard: int, ttl: float) -> None:
         """Tell that this process lives, good for `ttl` seconds."""

@@ -125,6 +125,11 @@ class PostgresRetryStore:
                 positions = [event.position for event in page.later]
                 await connection.execute(QUERIES["postpone"], *key, shard, positions)
 
+    async def queue_all_again(self) -> None:
+        async with self._pool.transaction() as connection:
+            await connection.execute(QUERIES["lock_retries"])
+            await connection.execute(QUERIES["queue_all_again"])
+
     async def settled(self, key: GroupKey, shard: int, generation: int, events: Sequence[Waiting]) -> None:
         async with self._pool.connection() as connection:
             await connection.execute(QUERIES["settle_retries"], *key, shard, generation, *zip(*events, strict=True))

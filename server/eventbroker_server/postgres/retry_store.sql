@@ -171,6 +171,13 @@ UPDATE eventbroker.retries
 SET queued = 0
 WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = ANY ($4::bigint[]);
 
+-- name: lock_retries
+-- Waits for those who have rows of due_retries in hand, and are about to note them as queued.
+LOCK TABLE eventbroker.retries IN EXCLUSIVE MODE;
+
+-- name: queue_all_again
+UPDATE eventbroker.retries SET queued = 0 WHERE queued <> 0;
+
 -- name: note_queued
 UPDATE eventbroker.retries AS retry
 SET queued = $4

@@ -82,6 +82,22 @@ class Relaying(Scripted):
             if len(signals) == _MOST_SIGNALS:
                 yield None  # so far behind that some may be trimmed already
 
+    async def another_run(self) -> str:
+        async with translated(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.info("server")
+            pipe.get(self._run_key)
+            info, noted = await pipe.execute()
+        run = str(info["run_id"])
+        return "" if noted == run.encode() else run
+
+    async def note_run(self, run: str) -> None:
+        async with translated():
+            await self._redis.set(self._run_key, run)
+
+    @property
+    def _run_key(self) -> str:
+        return f"{self._prefix}:run"  # kept where what may be lost is kept, and as old as that
+
     async def beat(self, shard: int, ttl: float) -> None:
         async with translated():
             await self._redis.set(self._keys(shard).process(self.process), 1, px=int(ttl * 1000))

@@ -67,13 +67,22 @@ def place_of(request: Paged, violations: list[Violation], *kinds: type[str] | ty
         return None
     try:
         raw = base64.b64decode(request.page_token, altchars=b"-_", validate=True)
-        place = json.loads(raw[_DIGEST_BYTES:])
-        if raw[:_DIGEST_BYTES] == _digest(request, raw[_DIGEST_BYTES:]) and [type(part) for part in place] == [*kinds]:
-            return list(place)
-    except (ValueError, TypeError):
-        pass
+        if raw[:_DIGEST_BYTES] == _digest(request, raw[_DIGEST_BYTES:]):
+            place = json.loads(raw[_DIGEST_BYTES:])
+            if [type(part) for part in place] == [*kinds] and all(map(_storable, place)):
+                return list(place)
+    except (ValueError, TypeError, RecursionError):
+        pass  # not one of ours; anyone can make the digest
     violations.append(Violation("page_token", _RULE))
     return None
+
+
+def _storable(part: str | int) -> bool:
+    """Whether PostgreSQL has such a value."""
+    if isinstance(part, int):
+        return 0 <= part < 1 << 63
+    part.encode()  # raises a ValueError, if it is not Unicode
+    return "\0" not in part
 
 
 def _digest(request: Paged, place: bytes) -> bytes:
