@@ -30,12 +30,7 @@ class Runner:
 RUNNERS = [
     Runner("python", ROOT, (sys.executable, "-m", "tests.conformance")),
     Runner("go", ROOT / "clients/go", ("go", "run", "./cmd/conformance"), needs=("go",)),
-    Runner(
-        "java",
-        ROOT / "clients/java",
-        ("mvn", "-q", "-Dstyle.color=never", "test-compile", "exec:java"),
-        needs=("java", "mvn"),
-    ),
+    Runner("java", ROOT / "clients/java", ("mvn", "-q", "test-compile", "exec:java"), needs=("java", "mvn")),
 ]
 
 ALL = os.environ.get("EVENTBROKER_ALL_CLIENTS") == "1"  # then one whose programs are missing fails

@@ -32,6 +32,7 @@ public final class Main {
     var cases = Case.load(Path.of(directory)).stream()
         .filter(each -> wanted.length == 0 || Stream.of(wanted).anyMatch(each.name()::contains))
         .toList();
+    System.out.println(cases.size() + " cases"); // Maven leaves an escape sequence at the begin of the first line
     var options = ConnectOptions.defaults().withPatience(Case.MOST);
     boolean conformant;
     try (var broker = EventBroker.connect(System.getenv("EVENTBROKER_URL"), options)) {
