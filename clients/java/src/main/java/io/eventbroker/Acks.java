@@ -1,5 +1,6 @@
 package io.eventbroker;
 
+import io.grpc.Context;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
@@ -47,7 +48,9 @@ final class Acks {
     if (batch.isEmpty()) {
       return;
     }
-    call.apply(batch.stream().map(Ack::id).toList()).whenComplete((outcomes, thrown) -> {
+    var ids = batch.stream().map(Ack::id).toList();
+    // Not in the context of whoever acks: the call is not for one alone.
+    Context.ROOT.run(() -> call.apply(ids).whenComplete((outcomes, thrown) -> {
       next();
       for (int number = 0; number < batch.size(); number++) {
         if (thrown == null) {
@@ -56,6 +59,6 @@ final class Acks {
           batch.get(number).outcome.completeExceptionally(EventBrokerException.of(thrown));
         }
       }
-    });
+    }));
   }
 }

@@ -9,9 +9,12 @@ import io.grpc.Context;
 import io.grpc.ManagedChannel;
 import io.grpc.StatusRuntimeException;
 import java.time.Duration;
+import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionException;
+import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.ExecutionException;
+import java.util.concurrent.Executors;
 import java.util.concurrent.RejectedExecutionException;
 import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.ScheduledFuture;
@@ -23,11 +26,22 @@ final class Calls {
   final ManagedChannel channel;
   private final ScheduledExecutorService timer;
   private final ConnectOptions options;
+  private final Set<Repeated<?>> waiting = ConcurrentHashMap.newKeySet(); // for their next try
 
-  Calls(ManagedChannel channel, ScheduledExecutorService timer, ConnectOptions options) {
+  Calls(ManagedChannel channel, ConnectOptions options) {
     this.channel = channel;
-    this.timer = timer;
     this.options = options;
+    timer = Executors.newSingleThreadScheduledExecutor(run -> {
+      var thread = new Thread(run, "eventbroker-timer");
+      thread.setDaemon(true);
+      return thread;
+    });
+  }
+
+  /** There are no more tries; those that wait for one fail by what failed last. */
+  void close() {
+    timer.shutdownNow();
+    waiting.forEach(Repeated::giveUp);
   }
 
   PublisherServiceFutureStub publisher(Duration bound) {
@@ -54,8 +68,10 @@ final class Calls {
 
   private final class Repeated<T> {
     final CompletableFuture<T> result = new CompletableFuture<>();
+    private final Context context = Context.current(); // of the caller, whose tries they are
     private final Function<Duration, CompletableFuture<T>> call;
     private final long end;
+    private volatile Throwable last;
 
     Repeated(Function<Duration, CompletableFuture<T>> call, long end) {
       this.call = call;
@@ -63,23 +79,26 @@ final class Calls {
     }
 
     void attempt(int n) {
+      waiting.remove(this);
       if (result.isDone()) { // somebody cancelled it
         return;
       }
       var remaining = Duration.ofNanos(Math.max(end - System.nanoTime(), 0));
-      call.apply(remaining.compareTo(options.tryTimeout()) < 0 ? remaining : options.tryTimeout())
-          .whenComplete((answer, thrown) -> {
-            if (thrown == null) {
-              result.complete(answer);
-            } else {
-              failed(n, translated(thrown));
-            }
-          });
+      var bound = remaining.compareTo(options.tryTimeout()) < 0 ? remaining : options.tryTimeout();
+      context.run(() -> call.apply(bound).whenComplete((answer, thrown) -> {
+        if (thrown == null) {
+          result.complete(answer);
+        } else {
+          failed(n, translated(thrown));
+        }
+      }));
     }
 
     private void failed(int n, Throwable thrown) {
-      if (thrown instanceof EventBrokerException told && told.isRetryable()) {
+      last = thrown;
+      if (thrown instanceof EventBrokerException told && told.isRetryable() && !context.isCancelled()) {
         var wait = Backoff.before(n, told.retryAfter());
+        waiting.add(this); // first, so close() finds it
         if (wait.toNanos() < end - System.nanoTime() && after(wait, () -> {
           channel.resetConnectBackoff(); // gRPC alone would wait longer for the connection than we do
           attempt(n + 1);
@@ -87,7 +106,12 @@ final class Calls {
           return;
         }
       }
-      result.completeExceptionally(thrown);
+      giveUp();
+    }
+
+    void giveUp() {
+      waiting.remove(this);
+      result.completeExceptionally(last);
     }
   }
 

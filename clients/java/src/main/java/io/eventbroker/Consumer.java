@@ -1,11 +1,13 @@
 package io.eventbroker;
 
+import io.grpc.Context;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.Future;
 import java.util.concurrent.LinkedBlockingQueue;
 import java.util.concurrent.ThreadPoolExecutor;
@@ -73,7 +75,7 @@ public final class Consumer implements AutoCloseable {
       workers.getQueue().drainTo(waiting);
     }
     subscription.drain();
-    waiting.forEach(Runnable::run); // which releases them
+    Context.ROOT.run(() -> waiting.forEach(Runnable::run)); // which releases them
     broker.calls.after(drainTimeout, () -> {
       held.forEach(Delivery::lose);
       subscription.close();
@@ -90,7 +92,7 @@ public final class Consumer implements AutoCloseable {
       Thread.currentThread().interrupt();
     } catch (TimeoutException late) {
       LOG.log(System.Logger.Level.WARNING, "a handler goes on after the drain timeout");
-    } catch (java.util.concurrent.ExecutionException never) {
+    } catch (ExecutionException never) {
       throw new AssertionError(never);
     }
   }

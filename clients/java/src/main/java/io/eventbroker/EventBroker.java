@@ -23,8 +23,6 @@ import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.concurrent.CountDownLatch;
-import java.util.concurrent.Executors;
-import java.util.concurrent.ScheduledExecutorService;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
 
@@ -40,18 +38,12 @@ public final class EventBroker implements AutoCloseable {
   final Calls calls;
   private final Acks acks = new Acks(this::ackNow);
   private final ManagedChannel channel;
-  private final ScheduledExecutorService timer;
   private final Set<Subscription> subscriptions = ConcurrentHashMap.newKeySet();
   private final Set<Consumer> consumers = ConcurrentHashMap.newKeySet();
 
   private EventBroker(ManagedChannel channel, ConnectOptions options) {
     this.channel = channel;
-    timer = Executors.newSingleThreadScheduledExecutor(run -> {
-      var thread = new Thread(run, "eventbroker-timer");
-      thread.setDaemon(true);
-      return thread;
-    });
-    calls = new Calls(channel, timer, options);
+    calls = new Calls(channel, options);
   }
 
   /** As {@link #connect(String, ConnectOptions)}, in plain text. */
@@ -247,7 +239,7 @@ public final class EventBroker implements AutoCloseable {
     consumers.forEach(Consumer::drain);
     consumers.forEach(Consumer::close);
     subscriptions.forEach(Subscription::close);
-    timer.shutdownNow();
+    calls.close();
     channel.shutdown();
     try {
       if (!channel.awaitTermination(5, TimeUnit.SECONDS)) {

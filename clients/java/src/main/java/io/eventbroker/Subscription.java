@@ -7,6 +7,7 @@ import io.eventbroker.v1.Closing;
 import io.eventbroker.v1.Opened;
 import io.eventbroker.v1.SubscribeRequest;
 import io.eventbroker.v1.SubscriberServiceGrpc;
+import io.grpc.Context;
 import java.time.Duration;
 import java.util.concurrent.CompletableFuture;
 import java.util.function.Consumer;
@@ -81,7 +82,8 @@ public final class Subscription implements AutoCloseable {
     tries++;
     var stream = new Stream(this);
     current = stream;
-    SubscriberServiceGrpc.newStub(broker.calls.channel).consume(stream);
+    // Not in the context of whoever subscribes: it outlives their call.
+    Context.ROOT.run(() -> SubscriberServiceGrpc.newStub(broker.calls.channel).consume(stream));
     stream.open(request.build());
     broker.calls.after(OPEN_TIMEOUT, () -> {
       if (!stream.isOpened()) {
