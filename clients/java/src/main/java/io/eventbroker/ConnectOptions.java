@@ -16,7 +16,10 @@ import java.util.function.Consumer;
  * @param channel changes the channel of gRPC further, such as by an interceptor that adds a token to each call
  */
 public record ConnectOptions(
-    ChannelCredentials credentials, Duration patience, Duration tryTimeout, Consumer<ManagedChannelBuilder<?>> channel) {
+    ChannelCredentials credentials,
+    Duration patience,
+    Duration tryTimeout,
+    Consumer<ManagedChannelBuilder<?>> channel) {
 
   /** Plain text, and the defaults. */
   public static ConnectOptions defaults() {
@@ -29,18 +32,22 @@ public record ConnectOptions(
     return withCredentials(TlsChannelCredentials.create());
   }
 
+  /** Such as of a {@link TlsChannelCredentials} builder, with certificates of one's own. */
   public ConnectOptions withCredentials(ChannelCredentials credentials) {
     return new ConnectOptions(credentials, patience, tryTimeout, channel);
   }
 
+  /** How long a call is tried, and the first connection. */
   public ConnectOptions withPatience(Duration patience) {
     return new ConnectOptions(credentials, patience, tryTimeout, channel);
   }
 
+  /** When a try that has no answer is given up. */
   public ConnectOptions withTryTimeout(Duration tryTimeout) {
     return new ConnectOptions(credentials, patience, tryTimeout, channel);
   }
 
+  /** Changes the channel of gRPC further. */
   public ConnectOptions withChannel(Consumer<ManagedChannelBuilder<?>> channel) {
     return new ConnectOptions(credentials, patience, tryTimeout, channel);
   }

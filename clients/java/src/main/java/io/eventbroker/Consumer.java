@@ -62,8 +62,9 @@ public final class Consumer implements AutoCloseable {
   }
 
   /**
-   * Begins to drain: no more handlers start, those that run may end, their events are settled, and the rest goes to other
-   * consumers at once. Handlers that still run after the drain timeout are interrupted, and their events go to others.
+   * Begins to drain: no more handlers start, those that run may end, their events are settled, and the rest goes to
+   * other consumers at once. Handlers that still run after the drain timeout are interrupted, and their events go to
+   * others.
    */
   public void drain() {
     var waiting = new ArrayList<Runnable>();
@@ -143,7 +144,8 @@ public final class Consumer implements AutoCloseable {
       settled(delivery, "ack", delivery.ack());
     } else {
       warn(delivery, "handler", failed);
-      var reason = failed.getMessage() == null || failed.getMessage().isEmpty() ? failed.getClass().getName() : failed.getMessage();
+      var said = failed.getMessage();
+      var reason = said == null || said.isEmpty() ? failed.getClass().getName() : said;
       settled(delivery, "nack", delivery.nack(reason, verdict(failed)));
     }
   }

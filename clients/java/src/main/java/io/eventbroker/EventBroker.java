@@ -52,8 +52,8 @@ public final class EventBroker implements AutoCloseable {
   }
 
   /**
-   * Connects to a broker, such as "127.0.0.1:50051", and waits until it answers. Afterwards the connection is renewed by
-   * itself.
+   * Connects to a broker, such as "127.0.0.1:50051", and waits until it answers. Afterwards the connection is renewed
+   * by itself.
    *
    * @throws EventBrokerException there is no answer within the patience of the options
    */
@@ -118,12 +118,12 @@ public final class EventBroker implements AutoCloseable {
   }
 
   /**
-   * Stores 1 to 1,000 events, all or none, if the expectations hold. When the future completes normally they are committed
-   * and flushed.
+   * Stores 1 to 1,000 events, all or none, if the expectations hold. When the future completes normally they are
+   * committed and flushed.
    *
-   * <p>While the broker is away or its answer got lost, the same events are published again, with the same ids: so each is
-   * stored once. An event that such a try has stored without our knowing is a duplicate then. After an
-   * {@link EventBrokerException} that is definite nothing was stored.
+   * <p>While the broker is away or its answer got lost, the same events are published again, with the same ids: so each
+   * is stored once. An event that such a try has stored without our knowing is a duplicate then. After an {@link
+   * EventBrokerException} that is definite nothing was stored.
    */
   public CompletableFuture<List<PublishResult>> publishMany(List<Event> events, AggregateExpectation... expectations) {
     return publish(PublishRequest.newBuilder().addAllEvents(events).addAllExpectations(List.of(expectations)).build());
@@ -144,13 +144,13 @@ public final class EventBroker implements AutoCloseable {
   }
 
   /**
-   * Hands the events of a group to a handler, several at a time. When it returns the event is settled. When it throws, the
-   * event is tried again after the group's back-off, with the message as the reason; {@link RejectException} makes it a
-   * dead letter now, {@link RetryAfterException} says when to try again.
+   * Hands the events of a group to a handler, several at a time. When it returns the event is settled. When it throws,
+   * the event is tried again after the group's back-off, with the message as the reason; {@link RejectException} makes
+   * it a dead letter now, {@link RetryAfterException} says when to try again.
    *
-   * <p>As long as the handler runs the deadline of its delivery is extended. It is interrupted when the delivery is over
-   * anyway, such as by a connection that broke: another consumer has the event. The consumer reconnects by itself; to end
-   * it, close it.
+   * <p>As long as the handler runs the deadline of its delivery is extended. It is interrupted when the delivery is
+   * over anyway, such as by a connection that broke: another consumer has the event. The consumer reconnects by itself;
+   * to end it, close it.
    */
   public Consumer consume(String group, SubscribeOptions options, DeliveryHandler handler) {
     var consumer = new Consumer(this, group, options, handler);
@@ -162,11 +162,11 @@ public final class EventBroker implements AutoCloseable {
 
   /**
    * Joins a group, to settle by hand: the handler gets one delivery after the other, and must see to it that each is
-   * settled before its deadline, or extended. What it throws is logged, no more. An empty group is an ephemeral one, which
-   * ends when its connection breaks.
+   * settled before its deadline, or extended. What it throws is logged, no more. An empty group is an ephemeral one,
+   * which ends when its connection breaks.
    *
-   * <p>The future completes when the broker has answered, which is tried until then unless the broker refuses. To cancel it
-   * ends the subscription.
+   * <p>The future completes when the broker has answered, which is tried until then unless the broker refuses. To
+   * cancel it ends the subscription.
    */
   public CompletableFuture<Subscription> subscribe(String group, SubscribeOptions options, DeliveryHandler handler) {
     var subscription = new Subscription(this, options.request(group), delivery -> {

@@ -19,9 +19,9 @@ import java.util.concurrent.CompletionException;
 import java.util.concurrent.ExecutionException;
 
 /**
- * Why the broker did not do what was asked, or that it could not be reached. Every future of this package that fails by the
- * broker fails with one: it is the cause of what {@code join} and {@code get} throw. {@link #of} makes it of the exceptions
- * of the generated stubs.
+ * Why the broker did not do what was asked, or that it could not be reached. Every future of this package that fails by
+ * the broker fails with one: it is the cause of what {@code join} and {@code get} throw. {@link #of} makes it of the
+ * exceptions of the generated stubs.
  */
 public final class EventBrokerException extends RuntimeException {
   /** The reason that ends a subscription whose consumer id was taken over by another stream. */
@@ -208,8 +208,8 @@ public final class EventBrokerException extends RuntimeException {
   }
 
   /**
-   * Whether the same call may succeed later. Unless {@link #isDefinite} the call may have done its work, too: all calls of
-   * this package can be repeated.
+   * Whether the same call may succeed later. Unless {@link #isDefinite} the call may have done its work, too: all calls
+   * of this package can be repeated.
    */
   public boolean isRetryable() {
     if (!reason.isEmpty()) {

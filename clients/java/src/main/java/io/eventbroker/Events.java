@@ -24,8 +24,8 @@ public final class Events {
   private Events() {}
 
   /**
-   * An event that happens now, with an id of its own. Its data is to be set: {@code setJson}, {@code setMessage} with what
-   * {@link #message} makes, or {@code setBinary} with what {@link #binary} makes.
+   * An event that happens now, with an id of its own. Its data is to be set: {@code setJson}, {@code setMessage} with
+   * what {@link #message} makes, or {@code setBinary} with what {@link #binary} makes.
    */
   public static Event.Builder newEvent(String tenantId, String eventType, String aggregateType, String aggregateId) {
     return Event.newBuilder()

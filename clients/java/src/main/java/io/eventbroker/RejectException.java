@@ -4,10 +4,12 @@ package io.eventbroker;
 public class RejectException extends RuntimeException {
   private static final long serialVersionUID = 1L;
 
+  /** For this reason. */
   public RejectException(String reason) {
     super(reason);
   }
 
+  /** For the reason that the message of the cause tells. */
   public RejectException(Throwable cause) {
     super(cause.getMessage() == null ? cause.getClass().getName() : cause.getMessage(), cause);
   }

@@ -8,16 +8,19 @@ public class RetryAfterException extends RuntimeException {
 
   private final Duration delay;
 
+  /** For this reason. */
   public RetryAfterException(String reason, Duration delay) {
     super(reason);
     this.delay = delay;
   }
 
+  /** For the reason that the message of the cause tells. */
   public RetryAfterException(Throwable cause, Duration delay) {
     super(cause.getMessage() == null ? cause.getClass().getName() : cause.getMessage(), cause);
     this.delay = delay;
   }
 
+  /** The time until the next attempt. */
   public Duration delay() {
     return delay;
   }

@@ -6,7 +6,9 @@ import io.eventbroker.v1.SubscribeRequest;
 import java.time.Duration;
 import java.util.List;
 
-/** What a consumer wants. What is left out is the group's, or the broker's default. Each method makes changed options. */
+/**
+ * What a consumer wants. What is left out is the group's, or the broker's default. Each method makes changed options.
+ */
 public final class SubscribeOptions {
   private final SubscribeRequest request;
   private final int concurrency;
@@ -56,7 +58,9 @@ public final class SubscribeOptions {
     return with(request.toBuilder().setAckDeadline(Nack.duration(ackDeadline)));
   }
 
-  /** How many events this consumer may have out. For {@link EventBroker#consume} it is twice the concurrency by default. */
+  /**
+   * How many events this consumer may have out. For {@link EventBroker#consume} it is twice the concurrency by default.
+   */
   public SubscribeOptions maxUnsettled(int events) {
     return with(request.getFlowControl().toBuilder().setMaxUnsettledEvents(events));
   }

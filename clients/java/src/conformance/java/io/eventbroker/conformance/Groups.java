@@ -78,7 +78,8 @@ final class Groups {
         .setTimeout(duration(5))
         .build();
     Play.eventually(unused -> {
-      var answer = play.broker.groups().withDeadlineAfter(Play.PATIENCE.toSeconds(), TimeUnit.SECONDS).waitForGroup(request);
+      var answer = play.broker.groups().withDeadlineAfter(Play.PATIENCE.toSeconds(), TimeUnit.SECONDS)
+          .waitForGroup(request);
       Play.check(answer.getReached(), "settled up to " + answer.getSettledPosition() + " of " + play.position);
     });
   }

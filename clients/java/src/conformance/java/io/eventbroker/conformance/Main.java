@@ -12,8 +12,9 @@ import java.util.stream.Stream;
 /**
  * Runs the cases of tests/conformance against a broker, prints a line for each, and fails if one does.
  *
- * <p>EVENTBROKER_URL is the broker; EVENTBROKER_CONTROL the port of whoever can restart it, without which the cases that
- * need it are left out; EVENTBROKER_CASES the directory of the cases. Arguments choose the cases whose name contains one.
+ * <p>EVENTBROKER_URL is the broker; EVENTBROKER_CONTROL the port of whoever can restart it, without which the cases
+ * that need it are left out; EVENTBROKER_CASES the directory of the cases. Arguments choose the cases whose name
+ * contains one.
  */
 public final class Main {
   private static final int SIDE_BY_SIDE = 8;
@@ -28,7 +29,8 @@ public final class Main {
   }
 
   public static void main(String[] wanted) throws Exception {
-    var directory = System.getenv().getOrDefault("EVENTBROKER_CASES", "../../tests/conformance/cases"); // from clients/java
+    var here = "../../tests/conformance/cases"; // from clients/java
+    var directory = System.getenv().getOrDefault("EVENTBROKER_CASES", here);
     var cases = Case.load(Path.of(directory)).stream()
         .filter(each -> wanted.length == 0 || Stream.of(wanted).anyMatch(each.name()::contains))
         .toList();
