@@ -33,10 +33,6 @@ final class Acks {
     return ack.outcome;
   }
 
-  synchronized int waiting() {
-    return waiting.size();
-  }
-
   private void next() {
     List<Ack> batch;
     synchronized (this) {

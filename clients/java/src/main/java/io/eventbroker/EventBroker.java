@@ -197,10 +197,6 @@ public final class EventBroker implements AutoCloseable {
     return ackIds.size() == 1 ? ack(ackIds.get(0)).thenApply(List::of) : ackNow(ackIds);
   }
 
-  int acksWaiting() {
-    return acks.waiting();
-  }
-
   private CompletableFuture<List<Outcome>> ackNow(List<String> ackIds) {
     var request = AckRequest.newBuilder().addAllAckIds(ackIds).build();
     return calls.repeat(bound ->

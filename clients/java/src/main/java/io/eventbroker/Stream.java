@@ -5,11 +5,11 @@ import io.eventbroker.v1.ConsumeRequest;
 import io.eventbroker.v1.ConsumeResponse;
 import io.eventbroker.v1.DeliveryBatch;
 import io.eventbroker.v1.Drain;
-import io.eventbroker.v1.Opened;
 import io.eventbroker.v1.SubscribeRequest;
 import io.grpc.stub.ClientCallStreamObserver;
 import io.grpc.stub.ClientResponseObserver;
 import java.time.Duration;
+import java.time.Instant;
 
 /**
  * One Consume call. It brings deliveries and can be drained; settling goes by unary calls, which can be made again and
@@ -33,6 +33,10 @@ final class Stream implements ClientResponseObserver<ConsumeRequest, ConsumeResp
 
   boolean isOpened() {
     return opened;
+  }
+
+  void setOpened() {
+    opened = true;
   }
 
   Duration age() {
@@ -69,21 +73,16 @@ final class Stream implements ClientResponseObserver<ConsumeRequest, ConsumeResp
   public void onNext(ConsumeResponse message) {
     var said = message.getSubscription();
     switch (said.getResponseCase()) {
-      case OPENED -> opened(said.getOpened());
+      case OPENED -> subscription.opened(this, said.getOpened());
       case DELIVERIES -> deliver(said.getDeliveries());
       case CLOSING -> closing = said.getClosing();
       default -> {}
     }
   }
 
-  private void opened(Opened said) {
-    opened = true;
-    subscription.opened(this, said);
-  }
-
   private void deliver(DeliveryBatch batch) {
     var until = batch.getAckDeadline();
-    var deadline = java.time.Instant.ofEpochSecond(until.getSeconds(), until.getNanos());
+    var deadline = Instant.ofEpochSecond(until.getSeconds(), until.getNanos());
     for (var each : batch.getDeliveriesList()) {
       subscription.deliver(new Delivery(subscription.broker, this, each, deadline));
     }

@@ -53,10 +53,10 @@ public final class Subscription implements AutoCloseable {
       return;
     }
     draining = true;
-    if (current == null || current.isGone()) {
-      finish(null); // nothing is out
-    } else if (current.isOpened()) {
+    if (current != null && current.isOpened() && !current.isGone()) {
       current.drain();
+    } else {
+      close(); // nothing is out
     }
   }
 
@@ -94,13 +94,14 @@ public final class Subscription implements AutoCloseable {
 
   void opened(Stream stream, Opened said) {
     synchronized (this) {
+      if (ended.isDone()) {
+        return;
+      }
+      stream.setOpened();
       if (!request.getGroup().isEmpty()) {
         request.setConsumerId(said.getConsumerId()); // it takes over from what is left of the stream before
       }
       ackDeadline = Duration.ofSeconds(said.getAckDeadline().getSeconds(), said.getAckDeadline().getNanos());
-      if (draining) {
-        stream.drain();
-      }
     }
     opened.complete(this);
   }

@@ -19,7 +19,7 @@ import org.junit.jupiter.api.BeforeEach;
 import org.junit.jupiter.api.Test;
 import org.junit.jupiter.api.Timeout;
 
-@Timeout(60)
+@Timeout(value = 60, threadMode = Timeout.ThreadMode.SEPARATE_THREAD)
 class ConsumerTest {
   private final SubscribeOptions options = SubscribeOptions.defaults();
   private ScriptedBroker scripted;
@@ -89,6 +89,14 @@ class ConsumerTest {
     consumer.drain();
     consumer.ended().join();
     assertEquals(1, interrupted.size());
+  }
+
+  @Test
+  void aDrainDoesNotWaitForABrokerThatIsSilent() {
+    scripted.opens = false;
+    var consumer = broker.consume("g", options, delivery -> {});
+    consumer.drain();
+    assertTrue(consumer.ended().isDone());
   }
 
   @Test

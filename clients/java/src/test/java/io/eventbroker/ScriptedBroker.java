@@ -37,6 +37,7 @@ final class ScriptedBroker implements AutoCloseable {
   };
   Function<AckRequest, SettleOutcome> ack = request -> SettleOutcome.SETTLE_OUTCOME_DONE;
   SettleOutcome extended = SettleOutcome.SETTLE_OUTCOME_DONE;
+  boolean opens = true;
   Duration deadline = Duration.ofMinutes(1);
   final BlockingQueue<PublishRequest> published = new LinkedBlockingQueue<>();
   final BlockingQueue<AckRequest> acked = new LinkedBlockingQueue<>();
@@ -92,6 +93,9 @@ final class ScriptedBroker implements AutoCloseable {
         public void onNext(ConsumeRequest request) {
           if (request.hasDrain()) {
             observer.onCompleted();
+            return;
+          }
+          if (!opens) {
             return;
           }
           var opened = Opened.newBuilder().setGroup("g").setConsumerId("c").setAckDeadline(Nack.duration(deadline));
