@@ -72,6 +72,7 @@ final class Calls {
     private final Function<Duration, CompletableFuture<T>> call;
     private final long end;
     private volatile Throwable last;
+    private volatile boolean unknown; // whether a try may have done its work
 
     Repeated(Function<Duration, CompletableFuture<T>> call, long end) {
       this.call = call;
@@ -95,7 +96,8 @@ final class Calls {
     }
 
     private void failed(int n, Throwable thrown) {
-      last = thrown;
+      last = unknown && thrown instanceof EventBrokerException refused ? refused.afterUnknown() : thrown;
+      unknown |= !(thrown instanceof EventBrokerException refused && refused.isDefinite());
       if (thrown instanceof EventBrokerException told && told.isRetryable() && !context.isCancelled()) {
         var wait = Backoff.before(n, told.retryAfter());
         waiting.add(this); // first, so close() finds it

@@ -38,6 +38,7 @@ public final class EventBrokerException extends RuntimeException {
   private final transient List<Violation> violations;
   private final transient List<Conflict> conflicts;
   private final Duration retryAfter;
+  private final boolean maybeDone;
   private final transient List<PublishResult> results;
 
   /**
@@ -69,6 +70,7 @@ public final class EventBrokerException extends RuntimeException {
     this.violations = List.copyOf(details.violations);
     this.conflicts = List.copyOf(details.conflicts);
     this.retryAfter = details.retryAfter;
+    this.maybeDone = details.maybeDone;
     this.results = List.copyOf(results);
   }
 
@@ -79,6 +81,7 @@ public final class EventBrokerException extends RuntimeException {
     List<Violation> violations = new ArrayList<>();
     List<Conflict> conflicts = new ArrayList<>();
     Duration retryAfter = Duration.ZERO;
+    boolean maybeDone; // by a try before
 
     static Details of(Throwable thrown) {
       var made = new Details();
@@ -146,6 +149,18 @@ public final class EventBrokerException extends RuntimeException {
     return new EventBrokerException(code, super.getMessage(), details(), results, getCause());
   }
 
+  /** The same after a try whose outcome is not known: what refuses before the broker looks at it proves nothing. */
+  EventBrokerException afterUnknown() {
+    return switch (code) {
+      case RESOURCE_EXHAUSTED, UNAUTHENTICATED, PERMISSION_DENIED -> {
+        var details = details();
+        details.maybeDone = true;
+        yield new EventBrokerException(code, super.getMessage(), details, results, getCause());
+      }
+      default -> this;
+    };
+  }
+
   /** Takes a part off the paths of fields that the caller has not written. */
   EventBrokerException withoutPrefix(String prefix) {
     var details = details();
@@ -164,6 +179,7 @@ public final class EventBrokerException extends RuntimeException {
     details.violations = violations;
     details.conflicts = conflicts;
     details.retryAfter = retryAfter;
+    details.maybeDone = maybeDone;
     return details;
   }
 
@@ -221,8 +237,8 @@ public final class EventBrokerException extends RuntimeException {
     };
   }
 
-  /** Whether the broker refused, and nothing was done. */
+  /** Whether the broker refused, and nothing was done, also not by the tries before. */
   public boolean isDefinite() {
-    return !reason.isEmpty() && code != Status.Code.UNAVAILABLE;
+    return !reason.isEmpty() && code != Status.Code.UNAVAILABLE && !maybeDone;
   }
 }

@@ -14,6 +14,7 @@ import io.eventbroker.v1.PublishResponse;
 import io.eventbroker.v1.PublishResult;
 import io.grpc.Context;
 import io.grpc.Status;
+import io.grpc.StatusRuntimeException;
 import io.grpc.protobuf.StatusProto;
 import java.io.IOException;
 import java.net.ServerSocket;
@@ -59,6 +60,16 @@ class PublishTest {
         .build();
   }
 
+  private static ConnectOptions patience(Duration patience) {
+    return ConnectOptions.defaults().withPatience(patience);
+  }
+
+  private static StatusRuntimeException refusal(Status.Code code, String reason) {
+    var info = ErrorInfo.newBuilder().setDomain("eventbroker").setReason(reason).build();
+    return StatusProto.toStatusRuntimeException(
+        com.google.rpc.Status.newBuilder().setCode(code.value()).addDetails(Any.pack(info)).build());
+  }
+
   @Test
   void onlyEventsOfUnknownOutcomeArePublishedAgain() {
     scripted.publish = request -> {
@@ -82,28 +93,38 @@ class PublishTest {
 
   @Test
   void aDefiniteErrorIsNotTriedAgain() {
-    var info = ErrorInfo.newBuilder().setDomain("eventbroker").setReason("INVALID_ARGUMENT").build();
     scripted.publish = request -> {
-      throw StatusProto.toStatusRuntimeException(com.google.rpc.Status.newBuilder()
-          .setCode(Status.Code.INVALID_ARGUMENT.value())
-          .addDetails(Any.pack(info))
-          .build());
+      throw refusal(Status.Code.INVALID_ARGUMENT, "INVALID_ARGUMENT");
     };
     var failed = assertThrows(CompletionException.class, () -> broker.publish(EVENT).join());
     assertTrue(EventBrokerException.of(failed).isDefinite());
     assertEquals(1, scripted.published.size());
   }
 
-  @Test
-  void whenTheTimeIsOverTheLastErrorIsTold() throws Exception {
+  private static EventBrokerException failedByDeadline(EventBroker broker) {
     var timer = Executors.newSingleThreadScheduledExecutor();
-    try (var context = Context.current().withDeadlineAfter(500, TimeUnit.MILLISECONDS, timer)) {
-      var failed = assertThrows(CompletionException.class, context.wrap(() -> broker.publish(EVENT).join())::call);
-      assertEquals("UNAVAILABLE: away", EventBrokerException.of(failed).getMessage());
+    try (var context = Context.current().withDeadlineAfter(1, TimeUnit.SECONDS, timer)) {
+      return EventBrokerException.of(
+          assertThrows(CompletionException.class, context.wrap(() -> broker.publish(EVENT).join())::call));
     } finally {
       timer.shutdownNow();
     }
-    assertTrue(scripted.published.size() > 1, "tried once");
+  }
+
+  @Test
+  void theDeadlineOfTheContextEndsTheTries() {
+    try (var patient = EventBroker.connect(scripted.target, patience(Duration.ofHours(1)))) {
+      assertTrue(failedByDeadline(patient).isRetryable());
+    }
+  }
+
+  @Test
+  void aRefusalIsNotDefiniteAfterATryThatMayHaveStored() {
+    scripted.publish = request -> {
+      throw scripted.published.size() == 1
+          ? Status.UNAVAILABLE.asRuntimeException() : refusal(Status.Code.RESOURCE_EXHAUSTED, "OVERLOADED");
+    };
+    assertFalse(failedByDeadline(broker).isDefinite());
   }
 
   @Test
@@ -131,9 +152,9 @@ class PublishTest {
     try (var socket = new ServerSocket(0)) {
       closed = socket.getLocalPort();
     }
-    var options = ConnectOptions.defaults().withPatience(Duration.ofMillis(100));
+    var target = "127.0.0.1:" + closed;
     var failed = assertThrows(
-        EventBrokerException.class, () -> EventBroker.connect("127.0.0.1:" + closed, options));
+        EventBrokerException.class, () -> EventBroker.connect(target, patience(Duration.ofMillis(100))));
     assertTrue(failed.isRetryable());
     assertFalse(failed.isDefinite());
   }
