@@ -35,6 +35,8 @@ import java.util.function.Function;
 public final class EventBroker implements AutoCloseable {
   private static final System.Logger LOG = System.getLogger("io.eventbroker");
 
+  private static final int MOST_OF_ANSWER = 64 << 20; // bytes; reads bring 4 MiB of data, and what is around it
+
   final Calls calls;
   private final Acks acks = new Acks(this::ackNow);
   private final ManagedChannel channel;
@@ -61,7 +63,8 @@ public final class EventBroker implements AutoCloseable {
     // The server takes pings every 10 s. A peer that is gone without a word is noticed within 30 s.
     var builder = Grpc.newChannelBuilder(target, options.credentials())
         .keepAliveTime(20, TimeUnit.SECONDS)
-        .keepAliveTimeout(10, TimeUnit.SECONDS);
+        .keepAliveTimeout(10, TimeUnit.SECONDS)
+        .maxInboundMessageSize(MOST_OF_ANSWER);
     options.channel().accept(builder);
     var channel = builder.build();
     try {

@@ -101,6 +101,13 @@ class PublishTest {
     assertEquals(1, scripted.published.size());
   }
 
+  @Test
+  void anAnswerMayBeLargerThanGrpcTakesByDefault() {
+    var large = stored("x".repeat(5 << 20));
+    scripted.publish = request -> PublishResponse.newBuilder().addResults(large).build();
+    assertEquals(large, broker.publish(EVENT).join());
+  }
+
   private static EventBrokerException failedByDeadline(EventBroker broker) {
     var timer = Executors.newSingleThreadScheduledExecutor();
     try (var context = Context.current().withDeadlineAfter(1, TimeUnit.SECONDS, timer)) {
