@@ -14,15 +14,12 @@ import io.eventbroker.v1.PublishMode;
 import io.eventbroker.v1.PublishRequest;
 import io.eventbroker.v1.PublishResult;
 import io.eventbroker.v1.SettleResult;
-import io.grpc.ConnectivityState;
-import io.grpc.Grpc;
 import io.grpc.ManagedChannel;
 import java.time.Duration;
 import java.util.List;
 import java.util.Set;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.ConcurrentHashMap;
-import java.util.concurrent.CountDownLatch;
 import java.util.concurrent.TimeUnit;
 import java.util.function.Function;
 
@@ -34,8 +31,6 @@ import java.util.function.Function;
  */
 public final class EventBroker implements AutoCloseable {
   private static final System.Logger LOG = System.getLogger("io.eventbroker");
-
-  private static final int MOST_OF_ANSWER = 64 << 20; // bytes; reads bring 4 MiB of data, and what is around it
 
   final Calls calls;
   private final Acks acks = new Acks(this::ackNow);
@@ -60,44 +55,7 @@ public final class EventBroker implements AutoCloseable {
    * @throws EventBrokerException there is no answer within the patience of the options
    */
   public static EventBroker connect(String target, ConnectOptions options) {
-    // The server takes pings every 10 s. A peer that is gone without a word is noticed within 30 s.
-    var builder = Grpc.newChannelBuilder(target, options.credentials())
-        .keepAliveTime(20, TimeUnit.SECONDS)
-        .keepAliveTimeout(10, TimeUnit.SECONDS)
-        .maxInboundMessageSize(MOST_OF_ANSWER);
-    options.channel().accept(builder);
-    var channel = builder.build();
-    try {
-      ready(channel, options.patience(), target);
-    } catch (RuntimeException failed) {
-      channel.shutdownNow();
-      throw failed;
-    }
-    return new EventBroker(channel, options);
-  }
-
-  private static void ready(ManagedChannel channel, Duration patience, String target) {
-    long end = System.nanoTime() + patience.toNanos();
-    for (int n = 1; ; n++) {
-      var state = channel.getState(true);
-      if (state == ConnectivityState.READY) {
-        return;
-      }
-      var changed = new CountDownLatch(1);
-      channel.notifyWhenStateChanged(state, changed::countDown);
-      try {
-        long wait = Math.min(Backoff.before(n, Duration.ZERO).toNanos(), end - System.nanoTime());
-        if (!changed.await(wait, TimeUnit.NANOSECONDS) && state == ConnectivityState.TRANSIENT_FAILURE) {
-          channel.resetConnectBackoff();
-        }
-      } catch (InterruptedException interrupted) {
-        Thread.currentThread().interrupt();
-        throw EventBrokerException.unavailable("interrupted while connecting to " + target);
-      }
-      if (System.nanoTime() >= end) {
-        throw EventBrokerException.unavailable("no answer from " + target);
-      }
-    }
+    return new EventBroker(Connecting.channel(target, options), options);
   }
 
   /** Manages consumer groups; as generated, so nothing is tried again. */
