@@ -45,6 +45,7 @@ RUNNERS = [
         probe=("node", "-e", "process.exit(+(parseInt(process.versions.node) < 20))"),
         verb="client-node",
     ),
+    Runner("java", ROOT / "clients/java", ("mvn", "-q", "test-compile", "exec:java"), needs=("java", "mvn")),
 ]
 
 ALL = os.environ.get("EVENTBROKER_ALL_CLIENTS") == "1"  # then one whose programs are missing fails
