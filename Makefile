@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 STUBS := clients/python
 
+WORKERS ?= 2# tests mostly wait for disks: two at a time take half the time, and 0 is without processes of their own
 PYTHON ?= # which Python makes the venv; empty: the first that is new enough
 
 .DEFAULT_GOAL := help
@@ -18,7 +19,7 @@ run: $(READY) ## run the broker, with its own PostgreSQL and Valkey unless told 
 	@exec $(BIN)/python -m eventbroker_server
 
 test: $(READY) ## run all tests
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: $(READY) ## check style, types, floors, protos and the Dockerfile
 	$(BIN)/ruff check

@@ -23,7 +23,7 @@ NAMES = [
     for case in json.loads(file.read_text())
 ]
 
-pytestmark = pytest.mark.timeout(280)
+pytestmark = [pytest.mark.timeout(280), pytest.mark.xdist_group("clients")]  # they share what they build
 
 
 @pytest.mark.parametrize("runner", PRESENT, ids=lambda runner: runner.language)

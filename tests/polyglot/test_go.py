@@ -22,7 +22,7 @@ HERE = ROOT / "clients/go"
 README = (HERE / "README.md").read_text()
 CODE = sorted({*HERE.glob("examples/*/main.go"), HERE / "example_test.go"})
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("clients")]  # they share what they build
 
 
 def blocks(language: str) -> list[str]:

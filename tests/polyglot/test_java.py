@@ -22,7 +22,7 @@ HERE = ROOT / "clients/java"
 README = (HERE / "README.md").read_text()
 CODE = [*HERE.glob("src/examples/java/**/*.java"), *HERE.glob("src/test/java/**/*.java")]
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("clients")]  # they share what they build
 
 
 def blocks(language: str) -> list[str]:

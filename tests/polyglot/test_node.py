@@ -25,7 +25,7 @@ HERE = ROOT / "clients/node"
 README = (HERE / "README.md").read_text()
 CODE = sorted({*HERE.glob("examples/*.ts"), *HERE.glob("test/*.ts")})
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.timeout(240), pytest.mark.xdist_group("clients")]  # they share what they build
 
 
 @pytest.fixture(autouse=True)
