@@ -2,6 +2,7 @@ package eventbroker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"time"
@@ -42,10 +43,16 @@ func (c *Client) repeat(ctx context.Context, call func(context.Context) error) e
 		ctx, cancel = context.WithTimeout(ctx, c.options.patience)
 		defer cancel()
 	}
+	unknown := false // what became of a try before
 	for n := 1; ; n++ {
 		try, cancel := context.WithTimeout(ctx, c.options.tryTimeout)
 		err := call(try)
 		cancel()
+		if unknown {
+			err = afterUnknown(err)
+		}
+		var told *Error
+		unknown = unknown || !errors.As(err, &told) || !told.Definite()
 		again, atLeast := retryable(err)
 		if !again {
 			return err

@@ -49,6 +49,8 @@ type options struct {
 	logger      *slog.Logger
 }
 
+const mostOfAnswer = 64 << 20 // bytes; gRPC's own bound leaves no room for what surrounds 4 MiB of events
+
 // Option changes how a client connects.
 type Option func(*options)
 
@@ -94,6 +96,7 @@ func Connect(ctx context.Context, target string, opts ...Option) (*Client, error
 		grpc.WithTransportCredentials(o.credentials),
 		grpc.WithChainUnaryInterceptor(translateUnary),
 		grpc.WithChainStreamInterceptor(translateStream),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(mostOfAnswer)),
 		// The server takes pings every 10 s. A peer that is gone without a word is noticed within 30 s.
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: 20 * time.Second, Timeout: 10 * time.Second}),
 		grpc.WithConnectParams(grpc.ConnectParams{

@@ -40,7 +40,8 @@ type Error struct {
 	// RetryAfter is how long to wait before the next try at least, if the broker said so.
 	RetryAfter time.Duration
 
-	status *status.Status
+	status    *status.Status
+	maybeDone bool // an earlier try may have done it, and this one did not look
 }
 
 // Violation is a field that breaks a rule.
@@ -94,8 +95,22 @@ func (e *Error) Retryable() bool {
 	return false
 }
 
-// Definite tells that the broker refused, and nothing was done.
-func (e *Error) Definite() bool { return e.Reason != "" && e.Code != codes.Unavailable }
+// Definite tells that the broker refused, and nothing was done, also not by the tries before.
+func (e *Error) Definite() bool { return e.Reason != "" && e.Code != codes.Unavailable && !e.maybeDone }
+
+// afterUnknown is the error of a try when the outcome of one before is not known: refused at the door, it tells nothing
+// of that one.
+func afterUnknown(err error) error {
+	var told *Error
+	if !errors.As(err, &told) {
+		return err
+	}
+	switch told.Code {
+	case codes.ResourceExhausted, codes.Unauthenticated, codes.PermissionDenied:
+		told.maybeDone = true
+	}
+	return err
+}
 
 // asError turns an error of gRPC into an *Error; others, such as io.EOF, stay what they are.
 func asError(err error) error {

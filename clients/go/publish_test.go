@@ -3,6 +3,7 @@ package eventbroker
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -72,6 +73,34 @@ func TestADefiniteErrorIsNotTriedAgain(t *testing.T) {
 	var told *Error
 	if !errors.As(err, &told) || !told.Definite() || len(s.published) != 1 {
 		t.Error(err, len(s.published))
+	}
+}
+
+func TestARefusalAtTheDoorTellsNothingOfATryBefore(t *testing.T) {
+	for _, code := range []codes.Code{codes.PermissionDenied, codes.InvalidArgument} {
+		s := &server{}
+		s.publish = func(*eventbrokerv1.PublishRequest) (*eventbrokerv1.PublishResponse, error) {
+			if len(s.published) == 1 {
+				return nil, status.Error(codes.Unavailable, "the answer was lost")
+			}
+			said, _ := status.New(code, "no").WithDetails(&errdetails.ErrorInfo{Reason: "NO", Domain: "eventbroker"})
+			return nil, said.Err()
+		}
+		_, err := start(t, s).Publish(t.Context(), events("e1")[0])
+		var told *Error
+		if !errors.As(err, &told) || told.Code != code || told.Definite() != (code == codes.InvalidArgument) {
+			t.Error(code, err)
+		}
+	}
+}
+
+func TestAnAnswerMayBeLargerThanGRPCTakesByItself(t *testing.T) {
+	s := &server{}
+	s.publish = func(*eventbrokerv1.PublishRequest) (*eventbrokerv1.PublishResponse, error) {
+		return &eventbrokerv1.PublishResponse{Results: []*eventbrokerv1.PublishResult{stored(strings.Repeat("x", 5<<20))}}, nil
+	}
+	if _, err := start(t, s).Publish(t.Context(), events("e1")[0]); err != nil {
+		t.Error(err)
 	}
 }
 

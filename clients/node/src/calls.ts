@@ -35,10 +35,15 @@ export class Calls {
   async repeat<T>(once: (deadline: number) => Promise<T>, { signal, timeoutMs }: CallOptions = {}): Promise<T> {
     const end = Date.now() + (timeoutMs ?? this.patienceMs);
     let before: EventBrokerError | undefined;
+    let unknown = false; // what became of a try before
     for (let n = 1; ; n++) {
       try {
         return await once(Math.min(end, Date.now() + this.tryTimeoutMs));
       } catch (error) {
+        if (unknown && error instanceof EventBrokerError) {
+          error.afterUnknown();
+        }
+        unknown ||= !(error instanceof EventBrokerError && error.definite);
         if (!(error instanceof EventBrokerError && error.retryable)) {
           throw error;
         }

@@ -29,6 +29,7 @@ export interface Conflict {
 
 /** Why the broker did not do what was asked, or that it could not be reached. Every call that fails throws one. */
 export class EventBrokerError extends Error {
+  #maybeDone = false;
   override readonly name = "EventBrokerError";
   /** The status code of gRPC. */
   readonly code: Code;
@@ -60,9 +61,14 @@ export class EventBrokerError extends Error {
     return [Code.UNAVAILABLE, Code.DEADLINE_EXCEEDED, Code.CANCELLED, Code.INTERNAL, Code.UNKNOWN].includes(this.code);
   }
 
-  /** The broker refused, and nothing was done. */
+  /** The broker refused, and nothing was done, also not by the tries before. */
   get definite(): boolean {
-    return this.reason !== "" && this.code !== Code.UNAVAILABLE;
+    return this.reason !== "" && this.code !== Code.UNAVAILABLE && !this.#maybeDone;
+  }
+
+  /** The outcome of a try before is not known: refused at the door, this one tells nothing of it. @internal */
+  afterUnknown(): void {
+    this.#maybeDone = [Code.RESOURCE_EXHAUSTED, Code.UNAUTHENTICATED, Code.PERMISSION_DENIED].includes(this.code);
   }
 }
 

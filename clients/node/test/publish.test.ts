@@ -3,12 +3,12 @@ import { EventEmitter, once } from "node:events";
 import { test } from "node:test";
 
 import { create, toBinary } from "@bufbuild/protobuf";
-import { anyPack } from "@bufbuild/protobuf/wkt";
+import { type Any, anyPack } from "@bufbuild/protobuf/wkt";
 import { Metadata } from "@grpc/grpc-js";
 import { Code, connect, EventBrokerError, PublishOutcome } from "@eventbroker/client";
 import { PublishMode } from "@eventbroker/client/v1";
 
-import { RetryInfoSchema } from "../src/gen/google/rpc/error_details_pb.js";
+import { ErrorInfoSchema, RetryInfoSchema } from "../src/gen/google/rpc/error_details_pb.js";
 import { StatusSchema } from "../src/gen/google/rpc/status_pb.js";
 import { pause } from "../src/time.js";
 import { Answers, connected } from "./server.js";
@@ -73,6 +73,26 @@ test("an error that does not come from the broker is tried again until the time 
   assert.ok(answers.published.length > 1, "tried once");
 });
 
+test("a refusal at the door tells nothing of a try before", async (t) => {
+  for (const code of [Code.PERMISSION_DENIED, Code.INVALID_ARGUMENT]) {
+    const answers = new Answers();
+    answers.publish = () => {
+      if (answers.published.length === 1) {
+        throw { code: Code.UNAVAILABLE, details: "the answer was lost" };
+      }
+      const info = create(ErrorInfoSchema, { reason: "NO", domain: "eventbroker" });
+      throw { code, details: "no", metadata: withDetail(code, anyPack(ErrorInfoSchema, info)) };
+    };
+    const client = await connected(t, answers);
+    const definite = code === Code.INVALID_ARGUMENT;
+    await assert.rejects(client.publish({ eventId: "e1" }), (error) => {
+      assert.ok(error instanceof EventBrokerError);
+      assert.deepEqual([error.code, error.definite], [code, definite]);
+      return true;
+    });
+  }
+});
+
 test("the tenant of the client is that of events that name none, and its token goes with every call", async (t) => {
   const answers = new Answers();
   const tokens: unknown[] = [];
@@ -119,8 +139,12 @@ test("to close the client ends what waits", async (t) => {
 
 function inAnHour(): Metadata {
   const retry = create(RetryInfoSchema, { retryDelay: { seconds: 3600n } });
-  const status = create(StatusSchema, { code: Code.UNAVAILABLE, details: [anyPack(RetryInfoSchema, retry)] });
+  return withDetail(Code.UNAVAILABLE, anyPack(RetryInfoSchema, retry));
+}
+
+function withDetail(code: Code, detail: Any): Metadata {
   const metadata = new Metadata();
+  const status = create(StatusSchema, { code, details: [detail] });
   metadata.set("grpc-status-details-bin", Buffer.from(toBinary(StatusSchema, status)));
   return metadata;
 }
