@@ -8,6 +8,7 @@ from eventbroker_cli import (
     aggregate,
     context_commands,
     dead_letters,
+    doctor,
     events,
     group_changes,
     group_places,
@@ -17,6 +18,7 @@ from eventbroker_cli import (
     stats,
     subscribe,
     tail,
+    top,
 )
 from eventbroker_cli.command import group
 
@@ -45,5 +47,7 @@ group_changes.add_to(of_groups)
 group_places.add_to(of_groups)
 dead_letters.add_to(group("dlq", "Dead letters: look at what a group gave up, redrive or forget it.", app, _LOOK))
 stats.add_to(app)
+top.add_to(app)
+doctor.add_to(app)
 server.add_to(app)
 context_commands.add_to(group("context", "Names for brokers, so that --url need not be said.", app, server.PANEL))
