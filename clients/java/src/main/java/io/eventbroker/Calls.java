@@ -1,5 +1,6 @@
 package io.eventbroker;
 
+import com.google.common.util.concurrent.Futures;
 import com.google.common.util.concurrent.ListenableFuture;
 import io.eventbroker.v1.PublisherServiceGrpc;
 import io.eventbroker.v1.PublisherServiceGrpc.PublisherServiceFutureStub;
@@ -135,10 +136,10 @@ final class Calls {
     var result = new CompletableFuture<T>();
     call.addListener(() -> {
       try {
-        result.complete(call.get());
+        result.complete(Futures.getDone(call)); // get() would fail on a thread that is interrupted
       } catch (ExecutionException failed) {
         result.completeExceptionally(translated(failed));
-      } catch (InterruptedException | RuntimeException failed) {
+      } catch (RuntimeException failed) {
         result.completeExceptionally(failed);
       }
     }, Runnable::run);

@@ -28,6 +28,7 @@ public final class Consumer implements AutoCloseable {
   private final CompletableFuture<Void> ended = new CompletableFuture<>();
   private final Subscription subscription;
   private volatile boolean draining;
+  private long drained; // when close() waits no more, by System.nanoTime()
 
   Consumer(EventBroker broker, String group, SubscribeOptions options, DeliveryHandler handler) {
     this.broker = broker;
@@ -73,6 +74,7 @@ public final class Consumer implements AutoCloseable {
         return;
       }
       draining = true;
+      drained = System.nanoTime() + drainTimeout.plusSeconds(1).toNanos();
       workers.getQueue().drainTo(waiting);
     }
     subscription.drain();
@@ -83,12 +85,19 @@ public final class Consumer implements AutoCloseable {
     });
   }
 
-  /** Drains, and waits until it is over. A handler that does not end when it is interrupted is left behind. */
+  /**
+   * Drains, and waits until it is over, or until the drain timeout, counted from when the drain began. A handler that
+   * does not end when it is interrupted is left behind.
+   */
   @Override
   public void close() {
     drain();
+    long end;
+    synchronized (this) {
+      end = drained;
+    }
     try {
-      ended.handle((nothing, thrown) -> null).get(drainTimeout.toMillis() + 1000, TimeUnit.MILLISECONDS);
+      ended.handle((nothing, thrown) -> null).get(end - System.nanoTime(), TimeUnit.NANOSECONDS);
     } catch (InterruptedException interrupted) {
       Thread.currentThread().interrupt();
     } catch (TimeoutException late) {

@@ -123,8 +123,8 @@ public final class EventBroker implements AutoCloseable {
 
   /**
    * Joins a group, to settle by hand: the handler gets one delivery after the other, and must see to it that each is
-   * settled before its deadline, or extended. What it throws is logged, no more. An empty group is an ephemeral one,
-   * which ends when its connection breaks.
+   * settled before its deadline, or extended. It runs on a thread of gRPC, so it is not to block. What it throws is
+   * logged, no more. An empty group is an ephemeral one, which ends when its connection breaks.
    *
    * <p>The future completes when the broker has answered, which is tried until then unless the broker refuses. To
    * cancel it ends the subscription.

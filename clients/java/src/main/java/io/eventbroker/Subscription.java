@@ -48,16 +48,18 @@ public final class Subscription implements AutoCloseable {
   }
 
   /** Says that no more is wanted. What is out can be settled; then the subscription ends. */
-  public synchronized void drain() {
-    if (draining) {
-      return;
+  public void drain() {
+    synchronized (this) {
+      if (draining) {
+        return;
+      }
+      draining = true;
+      if (current != null && current.isOpened() && !current.isGone()) {
+        current.drain();
+        return;
+      }
     }
-    draining = true;
-    if (current != null && current.isOpened() && !current.isGone()) {
-      current.drain();
-    } else {
-      close(); // nothing is out
-    }
+    close(); // nothing is out
   }
 
   /** Ends it. What is out goes to others at once, and {@link Delivery#isLost} tells so. */
@@ -115,42 +117,48 @@ public final class Subscription implements AutoCloseable {
   /** A stream is over, of which there is one at a time. */
   void over(Stream stream, Closing closing, EventBrokerException error) {
     lose.accept(stream);
-    synchronized (this) {
+    boolean last;
+    boolean ephemeral;
+    int number;
+    synchronized (this) { // not around what follows: whoever hears of the end may call anything
       if (ended.isDone()) {
         return;
       }
-      var cause = stream.isOpened() || error != null
-          ? error : EventBrokerException.unavailable("the stream ended before it was open");
-      switch (closing.getReason()) {
-        case CLOSING_REASON_REPLACED ->
-            finish(EventBrokerException.ended(REPLACED, "another stream took over this consumer id"));
-        case CLOSING_REASON_GROUP_DELETED ->
-            finish(EventBrokerException.ended(GROUP_DELETED, "the group was deleted"));
-        default -> {
-          if (draining) {
-            finish(null); // whatever ended it, nothing is out any more
-          } else if (cause != null && !cause.isRetryable()) {
-            finish(cause.withoutPrefix("open."));
-          } else if (request.getGroup().isEmpty() && stream.isOpened()) {
-            // The group is gone with its stream, and with it the place in the log.
-            finish(cause == null ? EventBrokerException.unavailable("the stream ended") : cause);
-          } else {
-            again(stream, closing, cause);
-          }
+      last = draining;
+      ephemeral = request.getGroup().isEmpty();
+      if (stream.age().compareTo(Backoff.MOST) > 0 && stream.isOpened()) {
+        tries = 1;
+      }
+      number = tries;
+    }
+    var cause = stream.isOpened() || error != null
+        ? error : EventBrokerException.unavailable("the stream ended before it was open");
+    switch (closing.getReason()) {
+      case CLOSING_REASON_REPLACED ->
+          finish(EventBrokerException.ended(REPLACED, "another stream took over this consumer id"));
+      case CLOSING_REASON_GROUP_DELETED ->
+          finish(EventBrokerException.ended(GROUP_DELETED, "the group was deleted"));
+      default -> {
+        if (last) {
+          finish(null); // whatever ended it, nothing is out any more
+        } else if (cause != null && !cause.isRetryable()) {
+          finish(cause.withoutPrefix("open."));
+        } else if (ephemeral && stream.isOpened()) {
+          // The group is gone with its stream, and with it the place in the log.
+          finish(cause == null ? EventBrokerException.unavailable("the stream ended") : cause);
+        } else {
+          again(number, closing, cause);
         }
       }
     }
   }
 
-  private void again(Stream stream, Closing closing, EventBrokerException cause) {
-    if (stream.age().compareTo(Backoff.MOST) > 0 && stream.isOpened()) {
-      tries = 1;
-    }
+  private void again(int number, Closing closing, EventBrokerException cause) {
     LOG.log(System.Logger.Level.INFO, "subscribing again to {0}: {1}", request.getGroup(),
         cause == null ? closing.getReason() : cause);
     var said = Duration.ofSeconds(closing.getRetryAfter().getSeconds(), closing.getRetryAfter().getNanos());
     var atLeast = cause == null ? said : cause.retryAfter();
-    var planned = broker.calls.after(Backoff.before(tries, atLeast), () -> {
+    var planned = broker.calls.after(Backoff.before(number, atLeast), () -> {
       broker.calls.channel.resetConnectBackoff(); // gRPC alone would wait longer for the connection than we do
       open();
     });

@@ -92,6 +92,23 @@ class ConsumerTest {
   }
 
   @Test
+  void consumersThatAreStuckAreWaitedForSideBySide() throws InterruptedException {
+    int many = 60; // one after the other they would outlast the timeout of the test
+    var begun = new CountDownLatch(many);
+    var free = new CompletableFuture<Void>();
+    var brief = options.concurrency(1).drainTimeout(Duration.ofMillis(100));
+    for (int number = 0; number < many; number++) {
+      broker.consume("g", brief, delivery -> {
+        begun.countDown();
+        free.join(); // which an interrupt does not end
+      });
+    }
+    begun.await();
+    broker.close();
+    free.complete(null);
+  }
+
+  @Test
   void aDrainDoesNotWaitForABrokerThatIsSilent() {
     scripted.opens = false;
     var consumer = broker.consume("g", options, delivery -> {});
