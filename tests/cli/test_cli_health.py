@@ -1,4 +1,4 @@
-"""`top` and `doctor`."""
+"""`top`, `doctor` and `bench`."""
 
 from __future__ import annotations
 
@@ -82,3 +82,18 @@ async def test_doctor_fails_where_no_broker_is(eventbroker: Command) -> None:
     assert (ended.code, ended.err) == (1, "eventbroker: 1 wrong\n")
     assert [each["state"] for each in json.loads(ended.out)] == ["wrong", "warning"]
     assert "eventbroker serve" in json.loads(ended.out)[0]["todo"]
+
+
+async def test_bench_measures_what_it_published_and_asks_before(eventbroker: Command, client: Client) -> None:
+    for how in (("--batch", "20"), ("--batch", "1", "--consumers", "2")):
+        found = (await eventbroker.done("bench", "--seconds", "0.5", *how, "--yes", "-o", "json")).json
+        assert found["acked"] == found["published"] > 0
+        assert 0 < found["publish_call_seconds"]["p50"] <= found["publish_call_seconds"]["p99"]
+        status = (await client.get_group("bench", found["tenant"])).status
+        assert sum(each.head_position > 0 for each in status.shards) >= 1
+    out = (await eventbroker.done("bench", "--seconds", "0.2", "--consumers", "0", "--yes")).out
+    assert "published per second" in out
+    assert "acked" not in out
+    ended = await eventbroker("bench")
+    assert (ended.code, ended.out) == (2, "")
+    assert "say --yes" in ended.err

@@ -6,6 +6,7 @@ import typer
 
 from eventbroker_cli import (
     aggregate,
+    bench,
     context_commands,
     dead_letters,
     doctor,
@@ -49,5 +50,6 @@ dead_letters.add_to(group("dlq", "Dead letters: look at what a group gave up, re
 stats.add_to(app)
 top.add_to(app)
 doctor.add_to(app)
+bench.add_to(app)
 server.add_to(app)
 context_commands.add_to(group("context", "Names for brokers, so that --url need not be said.", app, server.PANEL))

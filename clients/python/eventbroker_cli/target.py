@@ -34,12 +34,15 @@ class Target:
     timeout: float
     context: Context | None = None
 
+    def tls(self) -> Tls | None:
+        """What the context says of it; None: the URL tells."""
+        context = self.context
+        return Tls(context.ca, context.cert, context.key) if context and (context.ca or context.cert) else None
+
     def address(self) -> Address:
         """Raises Failed."""
-        context = self.context
-        tls = Tls(context.ca, context.cert, context.key) if context and (context.ca or context.cert) else None
         try:
-            return address_of(self.url, tls)
+            return address_of(self.url, self.tls())
         except (OSError, ValueError) as error:
             raise Failed(f"the broker cannot be addressed: {error}") from None
 
