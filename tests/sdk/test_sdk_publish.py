@@ -201,6 +201,7 @@ async def test_without_a_broker_the_outcome_is_told_to_be_unknown_when_time_is_o
         for attempt in (sdk.publish(order()), sdk.publish_many([order()]), sdk.get_event("e1")):
             with pytest.raises(Unavailable) as caught:
                 await attempt
+            assert type(caught.value) is Unavailable
             assert caught.value.retryable
 
 

@@ -71,7 +71,10 @@ class PublishStream:
                 return await self._ask(request)
             except _Ended:
                 pass  # maybe long ago; whatever became of the request, it may go again
-        return await self._ask(request)
+        try:
+            return await self._ask(request)
+        except _Ended as ended:
+            raise Unavailable(ended.message, reason=ended.reason) from None
 
     async def _ask(self, request: pb.PublishRequest) -> pb.PublishStreamResponse:
         """Raises what ended the stream. A stream that failed, or whose answer was not awaited, is done with."""
