@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.client import Client
 
 BY_TENANT = groups.FAIRNESS_BY_TENANT
-SLOTS = 32  # that a tenant has
+SLOTS = 16  # that a tenant has
 
 
 def of(tenant: str, number: int, aggregate: str = "") -> Event:

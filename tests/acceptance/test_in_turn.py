@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.conftest import Stores
 
 BEHIND, RETRY = groups.DELIVERY_STATE_BEHIND, groups.DELIVERY_STATE_RETRY
-SLOTS = 32  # that a tenant has
+SLOTS = 16  # that a tenant has
 
 
 async def seek_to_the_beginning(client: Client) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.property.group_model import Letter
 
-SLOTS = 32  # of a tenant
+SLOTS = 16  # of a tenant
 
 
 @dataclass

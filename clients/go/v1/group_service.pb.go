@@ -32,7 +32,7 @@ const (
 	Fairness_FAIRNESS_UNSPECIFIED Fairness = 0
 	// An event waits for all that were published before it, of whatever tenant.
 	Fairness_FAIRNESS_NONE Fairness = 1
-	// A tenant has at most 32 events out or about to be read in each shard; those of others go before its next. So a tenant
+	// A tenant has at most 16 events out or about to be read in each shard; those of others go before its next. So a tenant
 	// with a huge backlog does not hold up the others. Costs throughput: see docs/performance.md.
 	Fairness_FAIRNESS_BY_TENANT Fairness = 2
 )

@@ -12,7 +12,7 @@
 --       base .. ':later'    sorted by until when (ms): positions that have the turn and wait for another, which has a row
 --       base .. ':held'     set: lines of which a dead event may hold back what follows: PostgreSQL tells
 -- Whatever can be done for many at once is one command: each is written to the append-only file.
-local SLOTS = 32
+local SLOTS = 16
 
 local function now_ms()
   local time = redis.call('TIME')

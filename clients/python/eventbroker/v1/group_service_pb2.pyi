@@ -34,7 +34,7 @@ class _FairnessEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Fairness.Val
     FAIRNESS_NONE: _Fairness.ValueType  # 1
     """An event waits for all that were published before it, of whatever tenant."""
     FAIRNESS_BY_TENANT: _Fairness.ValueType  # 2
-    """A tenant has at most 32 events out or about to be read in each shard; those of others go before its next. So a tenant
+    """A tenant has at most 16 events out or about to be read in each shard; those of others go before its next. So a tenant
     with a huge backlog does not hold up the others. Costs throughput: see docs/performance.md.
     """
 
@@ -46,7 +46,7 @@ FAIRNESS_UNSPECIFIED: Fairness.ValueType  # 0
 FAIRNESS_NONE: Fairness.ValueType  # 1
 """An event waits for all that were published before it, of whatever tenant."""
 FAIRNESS_BY_TENANT: Fairness.ValueType  # 2
-"""A tenant has at most 32 events out or about to be read in each shard; those of others go before its next. So a tenant
+"""A tenant has at most 16 events out or about to be read in each shard; those of others go before its next. So a tenant
 with a huge backlog does not hold up the others. Costs throughput: see docs/performance.md.
 """
 Global___Fairness: _TypeAlias = Fairness  # noqa: Y015

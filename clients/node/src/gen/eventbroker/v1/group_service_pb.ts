@@ -1201,7 +1201,7 @@ export enum Fairness {
   NONE = 1,
 
   /**
-   * A tenant has at most 32 events out or about to be read in each shard; those of others go before its next. So a tenant
+   * A tenant has at most 16 events out or about to be read in each shard; those of others go before its next. So a tenant
    * with a huge backlog does not hold up the others. Costs throughput: see docs/performance.md.
    *
    * @generated from enum value: FAIRNESS_BY_TENANT = 2;
