@@ -553,7 +553,7 @@ type SubscribeResponse_Closing struct {
 }
 
 type SubscribeResponse_CaughtUp struct {
-	// The group has no history left to catch up with.
+	// There is nothing left to catch up with.
 	CaughtUp *CaughtUp `protobuf:"bytes,5,opt,name=caught_up,json=caughtUp,proto3,oneof"`
 }
 
@@ -786,8 +786,9 @@ func (x *Delivery) GetIsReplay() bool {
 	return false
 }
 
-// All history of the group was handed out, to this consumer or to others: what comes from now on is new. Comes once,
-// and once more after each seek, loss of Redis or other event that made the group read history again.
+// All that was there for the group was handed out, to this consumer or to others, also what had to wait for its turn:
+// what comes from now on is new, or another attempt. Comes once, and once more after each seek, loss of Redis or other
+// event that made the group read history again. A consumer that has no credit left is not told before it has.
 type CaughtUp struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -896,7 +897,8 @@ type ShardProgress struct {
 	Shard int32 `protobuf:"varint,1,opt,name=shard,proto3" json:"shard,omitempty"`
 	// The position of the newest event that was relayed for delivery, of any type.
 	HeadPosition int64 `protobuf:"varint,2,opt,name=head_position,json=headPosition,proto3" json:"head_position,omitempty"`
-	// Every event of the group up to this position is settled.
+	// Every event of the group up to this position is settled, given up, or waits for another attempt: of those GetGroup
+	// tells how many there are.
 	SettledPosition int64 `protobuf:"varint,3,opt,name=settled_position,json=settledPosition,proto3" json:"settled_position,omitempty"`
 	// Positions between the two: how many events of any type the group is behind, at most.
 	Lag           int64 `protobuf:"varint,4,opt,name=lag,proto3" json:"lag,omitempty"`

@@ -93,7 +93,9 @@ class Consumer:
         self.holds: dict[Place, Hold] = {}
         self.closing: ClosingReason | None = None
         self.closed = asyncio.Event()
-        self.caught_up = False  # all history of its group was read
+        self.caught_up = False  # all history of its group was handed out, to it or others
+        self.level_in: set[int] = set()  # shards of which that is so
+        self.heads: dict[int, int] = {}  # by shard: up to where what comes is history
         self.doubtful: set[int] = set()  # shards where a read may have taken entries whose reply was lost
         self.enrolled: dict[int, int] = {}  # by shard: the generation in which Redis knows it
         self.untaken_in: set[int] = set()  # shards where it has entries that it did not take
@@ -121,6 +123,12 @@ class Consumer:
         by_bytes = max(1, int(room / self._mean_size))
         most = min(self.flow.max_unsettled_events - len(self.holds), by_bytes)
         return most if self._asked is None else min(most, self._asked - len(self._outbox))
+
+    def begin_again(self, shard: int) -> None:
+        """The group was made anew in the shard: there is history again."""
+        self.caught_up = False
+        self.level_in.discard(shard)
+        self.heads.pop(shard, None)
 
     def limit(self, limits: Limits) -> None:
         """From now on, have no more out than the group allows; what is out beyond it stays."""

@@ -198,7 +198,7 @@ class Delivery:
             if self._generations.get(membership.shard) != membership.generation:
                 self._generations[membership.shard] = membership.generation
                 for consumer in self.consumers.values():
-                    consumer.caught_up = False
+                    consumer.begin_again(membership.shard)
                 self._outdate(membership)
             await self._enroll(membership)
             if self.group.paused:
@@ -231,13 +231,16 @@ class Delivery:
                 for entry in entries:
                     consumer.give(membership.shard, generation, entry, replay_to)
                 more = more or unread
-            if membership.caught_up and not more:
-                self._tell_caught_up()
+                if not consumer.caught_up and not unread:
+                    self._catch_up(consumer, membership)
             more = more or fed
 
-    def _tell_caught_up(self) -> None:
-        for consumer in self.consumers.values():
-            if not consumer.caught_up and all(membership.caught_up for membership in self.memberships):
+    def _catch_up(self, consumer: Consumer, membership: ShardMembership) -> None:
+        """A read for it left nothing: unless something has yet to have its turn, it has caught up with the shard as it
+        was then, or as it was when a read first left nothing."""
+        if membership.level(consumer.heads.setdefault(membership.shard, membership.head)):
+            consumer.level_in.add(membership.shard)
+            if len(consumer.level_in) == len(self.memberships):
                 consumer.caught_up = True
                 consumer.nudge()
 
@@ -315,6 +318,8 @@ class Delivery:
                 self.look_again()
             except _AWAY as exc:
                 self.say_away("note", exc)
+            if not all(consumer.caught_up for consumer in self.consumers.values()):
+                self.wake()  # the last of what they wait for may have been settled through another broker
             await asyncio.sleep(self._rhythm.checkpoint)
 
     async def checkpoint(self) -> None:

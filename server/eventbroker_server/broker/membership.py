@@ -84,6 +84,18 @@ class ShardMembership:
         return self._state is not None and not self._lost
 
     @property
+    def head(self) -> int:
+        """How far the shard was relayed when the group was last looked at."""
+        return self._state.backfill_to if self._state else 0
+
+    def level(self, head: int) -> bool:
+        """Whether all up to there was handed out, if the last read left nothing. What waits for another attempt was."""
+        state = self._state
+        if state is None or not self.caught_up or not self.group.in_turn:
+            return self.caught_up
+        return not (state.behind or state.released) or state.oldest > head
+
+    @property
     def behind(self) -> bool:
         """Whether events were left to settle at the last checkpoint, through whichever broker."""
         return self.progress is not None and self.progress.settled < self.progress.head

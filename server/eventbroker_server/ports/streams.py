@@ -47,7 +47,8 @@ class GroupState(NamedTuple):
     """A group's state in one shard of Redis: live streams are read after `joined_at`, history up to `backfill_to` is
     fed into its backfill stream, so far up to `fed`; `waiting` entries of it are not read. A group may be fed in turn,
     which is all that it gets: there `backfill_to` is how far the shard is relayed, so many events are `behind` others
-    of their aggregates or tenants, and so many `released` are to be brought."""
+    of their aggregates or tenants, and so many `released` are to be brought. Its `oldest` event that was
+    fed, is not settled and does not wait for another attempt is at that position (0: there is none)."""
 
     generation: int
     joined_at: int
@@ -56,6 +57,7 @@ class GroupState(NamedTuple):
     waiting: int
     behind: int = 0
     released: int = 0
+    oldest: int = 0
 
     @property
     def backfilling(self) -> bool:

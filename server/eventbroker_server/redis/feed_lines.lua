@@ -30,4 +30,4 @@ if added or lines.let_go then
 end
 local unread = redis.call('XLEN', KEYS[2]) - waiting[1] + redis.call('XLEN', KEYS[3]) - retries[1]
 return {tonumber(state[1]), tonumber(state[2]), head, tonumber(ARGV[4]), unread, lines.length(),
-  lines.releasable()}
+  lines.releasable(), lines.oldest() or 0}

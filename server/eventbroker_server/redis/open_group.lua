@@ -72,4 +72,5 @@ if ARGV[6] == '' then
   return {tonumber(state[1]), tonumber(state[2]), tonumber(state[3]), tonumber(state[4]), unread}
 end
 local lines = lines_of(ARGV[6])
-return {tonumber(state[1]), tonumber(state[2]), head, tonumber(state[4]), unread, lines.length(), lines.releasable()}
+return {tonumber(state[1]), tonumber(state[2]), head, tonumber(state[4]), unread, lines.length(), lines.releasable(),
+  lines.oldest() or 0}

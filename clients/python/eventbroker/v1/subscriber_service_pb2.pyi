@@ -267,7 +267,7 @@ class SubscribeResponse(_message.Message):
 
     @_builtins.property
     def caught_up(self) -> Global___CaughtUp:
-        """The group has no history left to catch up with."""
+        """There is nothing left to catch up with."""
 
     def __init__(
         self,
@@ -404,8 +404,9 @@ Global___Delivery: _TypeAlias = Delivery  # noqa: Y015
 
 @_typing.final
 class CaughtUp(_message.Message):
-    """All history of the group was handed out, to this consumer or to others: what comes from now on is new. Comes once,
-    and once more after each seek, loss of Redis or other event that made the group read history again.
+    """All that was there for the group was handed out, to this consumer or to others, also what had to wait for its turn:
+    what comes from now on is new, or another attempt. Comes once, and once more after each seek, loss of Redis or other
+    event that made the group read history again. A consumer that has no credit left is not told before it has.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -474,7 +475,9 @@ class ShardProgress(_message.Message):
     head_position: _builtins.int
     """The position of the newest event that was relayed for delivery, of any type."""
     settled_position: _builtins.int
-    """Every event of the group up to this position is settled."""
+    """Every event of the group up to this position is settled, given up, or waits for another attempt: of those GetGroup
+    tells how many there are.
+    """
     lag: _builtins.int
     """Positions between the two: how many events of any type the group is behind, at most."""
     def __init__(

@@ -164,7 +164,7 @@ export type SubscribeResponse = Message<"eventbroker.v1.SubscribeResponse"> & {
     case: "closing";
   } | {
     /**
-     * The group has no history left to catch up with.
+     * There is nothing left to catch up with.
      *
      * @generated from field: eventbroker.v1.CaughtUp caught_up = 5;
      */
@@ -307,8 +307,9 @@ export const DeliverySchema: GenMessage<Delivery> = /*@__PURE__*/
   messageDesc(file_eventbroker_v1_subscriber_service, 5);
 
 /**
- * All history of the group was handed out, to this consumer or to others: what comes from now on is new. Comes once,
- * and once more after each seek, loss of Redis or other event that made the group read history again.
+ * All that was there for the group was handed out, to this consumer or to others, also what had to wait for its turn:
+ * what comes from now on is new, or another attempt. Comes once, and once more after each seek, loss of Redis or other
+ * event that made the group read history again. A consumer that has no credit left is not told before it has.
  *
  * @generated from message eventbroker.v1.CaughtUp
  */
@@ -379,7 +380,8 @@ export type ShardProgress = Message<"eventbroker.v1.ShardProgress"> & {
   headPosition: bigint;
 
   /**
-   * Every event of the group up to this position is settled.
+   * Every event of the group up to this position is settled, given up, or waits for another attempt: of those GetGroup
+   * tells how many there are.
    *
    * @generated from field: int64 settled_position = 3;
    */
