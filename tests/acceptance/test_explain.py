@@ -62,6 +62,21 @@ async def test_an_event_for_which_no_consumer_has_credit_waits(broker: Client, s
     await eventually(lambda: is_in(broker, second.event_id, pb.DELIVERY_STATE_WAITING))
 
 
+async def test_an_event_is_told_to_wait_for_a_consumer_where_none_is_connected(broker: Client, stream: Stream) -> None:
+    await broker.publish(one := event())
+    await stream.take(1)
+    await broker.publish(two := event())
+    await eventually(lambda: is_in(broker, two.event_id, pb.DELIVERY_STATE_WAITING))
+    assert "No consumer" not in (await explain(broker, two.event_id)).explanation
+    stream.close()
+
+    async def alone() -> bool:
+        told = [await explain(broker, each.event_id) for each in (one, two)]
+        return all(each.explanation.endswith("No consumer is connected.") for each in told)
+
+    await eventually(alone)
+
+
 async def test_a_filtered_event_is_told_with_what_the_group_wants(broker: Client, stream: Stream) -> None:
     await broker.publish(other := event(event_type="role.assigned"))
     told = await explain(broker, other.event_id)
@@ -94,6 +109,13 @@ async def test_a_retry_that_is_out_is_told_to_be_out_with_what_failed_before(bro
     await stream.take(1)
     told = await explain(broker, one.event_id)
     assert (told.state, told.failed_attempts, told.last_error) == (pb.DELIVERY_STATE_OUT, 1, "once")
+
+
+async def test_a_retry_is_told_to_be_settled_as_soon_as_it_was_acked(broker: Client, stream: Stream) -> None:
+    await broker.publish(one := event())
+    await broker.nack(ack_ids(await stream.take(1)), reason="once", seconds=0)
+    assert await broker.ack(ack_ids(await stream.take(1))) == [DONE]
+    assert (await explain(broker, one.event_id)).state == pb.DELIVERY_STATE_SETTLED
 
 
 async def test_a_dead_letter_is_told_to_be_dead(broker: Client, stream: Stream) -> None:
@@ -188,6 +210,14 @@ async def test_a_retry_is_waited_for_and_a_dead_letter_is_not(broker: Client) ->
         assert await wait(broker, 1, 0.5) == pb.WaitForGroupResponse(reached=False, settled_position=0)
         await broker.nack(ack_ids(again), subscriber_service_pb2.NACK_ACTION_DEAD_LETTER, reason="malformed")
         assert (await wait(broker, 1, 10)).reached
+
+
+async def test_a_position_that_nothing_was_published_at_is_not_waited_for(broker: Client) -> None:
+    await broker.create_group("g")
+    await broker.publish(event())
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await wait(broker, 2, 60)
+    assert violations(caught.value) == {"position": "must be from 1 to 1, the position of the newest event"}
 
 
 @pytest.mark.parametrize(

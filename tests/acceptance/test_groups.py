@@ -515,6 +515,22 @@ async def test_a_dry_run_counts_and_changes_nothing(broker: Client) -> None:
     assert (await status(broker, "g")).shards[0].settled_position == 3
 
 
+async def test_a_seek_counts_what_waits_for_another_attempt(broker: Client) -> None:
+    await publish(broker, *["a"] * 4)
+    await broker.create_group("g", "a")
+    async with await broker.subscribe("g") as stream:
+        first, second, *others = await stream.take(4)
+        await broker.nack(ack_ids([first, second]), seconds=600)
+        await broker.ack(ack_ids(others))
+    await settled(broker, "g", 4)
+    for place, again, skipped in ((0, 4, 0), (1, 3, 1), (3, 1, 2), (4, 0, 2)):
+        counted = await seek(broker, "g", LogPoint(position=place), dry_run=True)
+        assert (counted.events_again, counted.events_skipped) == (again, skipped)
+    await seek(broker, "g", LogPoint(position=1))
+    async with await broker.subscribe("g") as stream:
+        assert [delivery.event.position for delivery in await stream.take(3)] == [2, 3, 4]
+
+
 async def test_a_seek_over_very_many_positions_moves_without_counting(broker: Client, stores: Stores) -> None:
     await publish(broker, "a", "b", "a")
     await broker.create_group("g", "a")

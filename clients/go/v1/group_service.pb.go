@@ -1749,8 +1749,8 @@ type SeekGroupResponse struct {
 	// Events of the group between its new place and its last checkpoint, when it moves back: they are delivered again.
 	// What was settled after the checkpoint is delivered again, too, and not counted.
 	EventsAgain int64 `protobuf:"varint,1,opt,name=events_again,json=eventsAgain,proto3" json:"events_again,omitempty"`
-	// Events of the group between its last checkpoint and its new place, when it moves forward: they are not delivered
-	// any more. Some may have been settled since the checkpoint.
+	// Events of the group between its last checkpoint and its new place, when it moves forward, and those before both
+	// that wait for another attempt: they are not delivered any more. Some may have been settled since the checkpoint.
 	EventsSkipped int64 `protobuf:"varint,2,opt,name=events_skipped,json=eventsSkipped,proto3" json:"events_skipped,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1985,7 +1985,8 @@ type ExplainDeliveryResponse struct {
 	Shard int32 `protobuf:"varint,3,opt,name=shard,proto3" json:"shard,omitempty"`
 	// The position of the event.
 	Position int64 `protobuf:"varint,4,opt,name=position,proto3" json:"position,omitempty"`
-	// The group's checkpoint in that shard, which is at most a few seconds old: it is done with everything up to here.
+	// The group's checkpoint in that shard, which is at most a few seconds old: it is done with everything up to here,
+	// but for what waits for another attempt.
 	SettledPosition int64 `protobuf:"varint,5,opt,name=settled_position,json=settledPosition,proto3" json:"settled_position,omitempty"`
 	// Whether the group is paused.
 	Paused bool `protobuf:"varint,6,opt,name=paused,proto3" json:"paused,omitempty"`
@@ -2120,7 +2121,7 @@ type WaitForGroupRequest struct {
 	TenantId string `protobuf:"bytes,2,opt,name=tenant_id,json=tenantId,proto3" json:"tenant_id,omitempty"`
 	// The tenant of the events, a name; its shard is meant. Empty: the tenant of the group.
 	EventTenantId string `protobuf:"bytes,3,opt,name=event_tenant_id,json=eventTenantId,proto3" json:"event_tenant_id,omitempty"`
-	// The position, as Publish answered it, from 1.
+	// The position, as Publish answered it, from 1 to that of the newest event.
 	Position int64 `protobuf:"varint,4,opt,name=position,proto3" json:"position,omitempty"`
 	// How long to wait, 0 to 60 s. Unset: 10 s.
 	Timeout       *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
@@ -2198,7 +2199,7 @@ type WaitForGroupResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether the group is done with every event up to the position.
 	Reached bool `protobuf:"varint,1,opt,name=reached,proto3" json:"reached,omitempty"`
-	// The position up to which it is done with everything.
+	// The position up to which it is done with everything, also with what was to be tried again.
 	SettledPosition int64 `protobuf:"varint,2,opt,name=settled_position,json=settledPosition,proto3" json:"settled_position,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.domain.conditions import Facts
-from eventbroker_server.domain.errors import EventNotFound
+from eventbroker_server.domain.errors import EventNotFound, InvalidArgument, Violation
 from eventbroker_server.domain.event import shard_of
 from eventbroker_server.domain.group import consumer_id_of
 from eventbroker_server.ports import Where
@@ -53,6 +53,7 @@ class Explanation(NamedTuple):
     error: str = ""  # of the last one
     consumer_id: str = ""  # OUT
     behind: str = ""  # BEHIND: the event that has the turn
+    attended: bool = True  # WAITING, HISTORY: whether any consumer is connected
     until: datetime | None = None  # OUT: the deadline; RETRY: when it is due; DEAD: since when
 
 
@@ -99,7 +100,12 @@ class Explainer:
         if there.where is Where.BEHIND:
             before = await self._log.at(shard, [there.before])
             return said._replace(state=DeliveryState.BEHIND, behind=before[0].event.event_id)
-        return self._judge(said, group, there, trouble)
+        if there.where is Where.OVER and trouble is not None and trouble.queued == membership.generation:
+            trouble = None  # its attempt is settled, and its row is about to be forgotten
+        said = self._judge(said, group, there, trouble)
+        if said.state in (DeliveryState.WAITING, DeliveryState.HISTORY):
+            said = said._replace(attended=await self._groups.is_attended(group))
+        return said
 
     def _judge(self, said: Explanation, group: Group, there: Whereabouts, trouble: Trouble | None) -> Explanation:
         if there.where is Where.PENDING:
@@ -122,9 +128,13 @@ class Explainer:
 
     async def wait(self, key: GroupKey, tenant: str, position: int, timeout: float) -> tuple[bool, int]:
         """Wait until every event up to the position, in the shard of that tenant, is settled or dead; answer whether
-        it came to that within so many seconds, and the position up to which it is so."""
+        it came to that within so many seconds, and the position up to which it is so. Raises InvalidArgument for a
+        position beyond the head."""
         group = await self._groups.get(key)
         shard = shard_of(tenant, self._shards)
+        if position > (head := await self._log.head(shard)):
+            rule = f"must be from 1 to {head}, the position of the newest event"
+            raise InvalidArgument([Violation("position", rule)])
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout
         while True:

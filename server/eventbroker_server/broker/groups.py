@@ -137,6 +137,9 @@ class Groups:
         most = None if dry_run else _MOST_COUNTED
         again = await self._count(group, places, checkpoints, most)
         skipped = await self._count(group, checkpoints, places, most)
+        if skipped >= 0:  # what waits for another attempt before both places is passed over, too
+            for shard, place in places.items():
+                skipped += await self._store.count_retries(key, shard, min(place, checkpoints[shard]))
         if not dry_run:
             if not await self._store.seek(key, places, pace):
                 raise _not_found(key)
@@ -195,6 +198,12 @@ class Groups:
         since = min(filter(None, oldest), default=None)
         age = max(datetime.now(UTC) - since, timedelta()) if since else None
         return Standing(shards, leftovers.retries, leftovers.dead_letters, age, consumers, complete)
+
+    async def is_attended(self, group: Group) -> bool:
+        """Whether a consumer is connected to it, through whichever broker. Raises StreamsUnavailable."""
+        shards = shards_of(group.key, self._shards)
+        memberships = {shard: await self._store.membership(group.key, shard) for shard in shards}
+        return any(consumer.connected for consumer in await self._consumers(group, memberships))
 
     async def progress(self, group: Group, shard: int, generation: int) -> Progress | None:
         """How far Redis has brought the group in a shard; None if it is not there, or about to be made anew. Raises

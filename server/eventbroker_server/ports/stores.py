@@ -140,6 +140,9 @@ class GroupStore(Protocol):
 
     async def leftovers(self, key: GroupKey) -> Leftovers: ...
 
+    async def count_retries(self, key: GroupKey, shard: int, upto: int) -> int:
+        """Events up to there that wait for another attempt, or are out for it."""
+
     async def oldest_at(self, key: GroupKey, shard: int, unsettled: int | None) -> datetime | None:
         """When the event at this position was stored, or an older one that waits for another attempt, if any."""
 
@@ -235,12 +238,14 @@ class WaitingGroup(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """What failed with an event of a group: it is due again, or dead since then. The error is the last one."""
+    """What failed with an event of a group: it is due again, or dead since then. The error is the last one; `queued` is
+    the generation in which Redis was given it for its next attempt."""
 
     failed: int
     error: str
     due_at: datetime | None
     dead_at: datetime | None
+    queued: int
 
 
 class RetryStore(Protocol):

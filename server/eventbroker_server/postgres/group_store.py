@@ -75,6 +75,11 @@ class PostgresGroupStore:
         async with self._pool.connection() as connection:
             return Leftovers(*await connection.fetchrow(QUERIES["leftovers"], *key))
 
+    async def count_retries(self, key: GroupKey, shard: int, upto: int) -> int:
+        async with self._pool.connection() as connection:
+            count: int = await connection.fetchval(QUERIES["count_retries"], *key, shard, upto)
+        return count
+
     async def oldest_at(self, key: GroupKey, shard: int, unsettled: int | None) -> datetime | None:
         async with self._pool.connection() as connection:
             at: datetime | None = await connection.fetchval(QUERIES["oldest_at"], *key, shard, unsettled)

@@ -63,6 +63,11 @@ SELECT
     ),
     (SELECT count(*) FROM eventbroker.dead_letters WHERE tenant_id = $1 AND name = $2);
 
+-- name: count_retries
+SELECT count(*)
+FROM eventbroker.retries
+WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position <= $4 AND NOT dropped;
+
 -- name: update_group
 UPDATE eventbroker.groups
 SET event_types = coalesce($3, event_types),

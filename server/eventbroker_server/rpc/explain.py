@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _SENTENCES = {
     DeliveryState.FILTERED: "The group does not want it: it gets {said.wanted} only.",
     DeliveryState.NOT_RELAYED: "It is stored, and not relayed to Redis yet.",
-    DeliveryState.HISTORY: "It is in the history that the group has yet to read, which needs a consumer.",
+    DeliveryState.HISTORY: "It is in the history that the group has yet to read.",
     DeliveryState.WAITING: "It waits for a consumer with credit.",
     DeliveryState.OUT: "Consumer {said.consumer_id} has it until {until}, unless it asks for more time.",
     DeliveryState.FAILING: "An attempt failed just now, which is being recorded.",
@@ -33,6 +33,8 @@ def explained(said: Explanation) -> pb.ExplainDeliveryResponse:
         sentence = f"It was a dead letter and is redriven: it is due at {until}."
     if said.state is DeliveryState.DEAD and not said.failed:
         sentence = f"It is a dead letter since {until}, and was never delivered: it is {said.error}."
+    if not said.attended:
+        sentence += " No consumer is connected."
     if said.paused and said.state not in (DeliveryState.FILTERED, DeliveryState.SETTLED, DeliveryState.DEAD):
         sentence += " The group is paused."
     response = pb.ExplainDeliveryResponse(

@@ -946,8 +946,8 @@ class SeekGroupResponse(_message.Message):
     What was settled after the checkpoint is delivered again, too, and not counted.
     """
     events_skipped: _builtins.int
-    """Events of the group between its last checkpoint and its new place, when it moves forward: they are not delivered
-    any more. Some may have been settled since the checkpoint.
+    """Events of the group between its last checkpoint and its new place, when it moves forward, and those before both
+    that wait for another attempt: they are not delivered any more. Some may have been settled since the checkpoint.
     """
     def __init__(
         self,
@@ -1070,7 +1070,9 @@ class ExplainDeliveryResponse(_message.Message):
     position: _builtins.int
     """The position of the event."""
     settled_position: _builtins.int
-    """The group's checkpoint in that shard, which is at most a few seconds old: it is done with everything up to here."""
+    """The group's checkpoint in that shard, which is at most a few seconds old: it is done with everything up to here,
+    but for what waits for another attempt.
+    """
     paused: _builtins.bool
     """Whether the group is paused."""
     failed_attempts: _builtins.int
@@ -1128,7 +1130,7 @@ class WaitForGroupRequest(_message.Message):
     event_tenant_id: _builtins.str
     """The tenant of the events, a name; its shard is meant. Empty: the tenant of the group."""
     position: _builtins.int
-    """The position, as Publish answered it, from 1."""
+    """The position, as Publish answered it, from 1 to that of the newest event."""
     @_builtins.property
     def timeout(self) -> _duration_pb2.Duration:
         """How long to wait, 0 to 60 s. Unset: 10 s."""
@@ -1161,7 +1163,7 @@ class WaitForGroupResponse(_message.Message):
     reached: _builtins.bool
     """Whether the group is done with every event up to the position."""
     settled_position: _builtins.int
-    """The position up to which it is done with everything."""
+    """The position up to which it is done with everything, also with what was to be tried again."""
     def __init__(
         self,
         *,

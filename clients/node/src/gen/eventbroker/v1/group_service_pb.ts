@@ -904,8 +904,8 @@ export type SeekGroupResponse = Message<"eventbroker.v1.SeekGroupResponse"> & {
   eventsAgain: bigint;
 
   /**
-   * Events of the group between its last checkpoint and its new place, when it moves forward: they are not delivered
-   * any more. Some may have been settled since the checkpoint.
+   * Events of the group between its last checkpoint and its new place, when it moves forward, and those before both
+   * that wait for another attempt: they are not delivered any more. Some may have been settled since the checkpoint.
    *
    * @generated from field: int64 events_skipped = 2;
    */
@@ -1046,7 +1046,8 @@ export type ExplainDeliveryResponse = Message<"eventbroker.v1.ExplainDeliveryRes
   position: bigint;
 
   /**
-   * The group's checkpoint in that shard, which is at most a few seconds old: it is done with everything up to here.
+   * The group's checkpoint in that shard, which is at most a few seconds old: it is done with everything up to here,
+   * but for what waits for another attempt.
    *
    * @generated from field: int64 settled_position = 5;
    */
@@ -1131,7 +1132,7 @@ export type WaitForGroupRequest = Message<"eventbroker.v1.WaitForGroupRequest"> 
   eventTenantId: string;
 
   /**
-   * The position, as Publish answered it, from 1.
+   * The position, as Publish answered it, from 1 to that of the newest event.
    *
    * @generated from field: int64 position = 4;
    */
@@ -1166,7 +1167,7 @@ export type WaitForGroupResponse = Message<"eventbroker.v1.WaitForGroupResponse"
   reached: boolean;
 
   /**
-   * The position up to which it is done with everything.
+   * The position up to which it is done with everything, also with what was to be tried again.
    *
    * @generated from field: int64 settled_position = 2;
    */
