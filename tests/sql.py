@@ -24,6 +24,14 @@ async def service(stores: Stores) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
+async def rewrite(connection: asyncpg.Connection, statement: str) -> None:
+    """Change the log, which only grows."""
+    async with connection.transaction():
+        await connection.execute("ALTER TABLE eventbroker.events DISABLE TRIGGER append_only")
+        await connection.execute(statement)
+        await connection.execute("ALTER TABLE eventbroker.events ENABLE TRIGGER append_only")
+
+
 async def publish(connection: asyncpg.Connection, **fields: Any) -> str:
     """Call eventbroker.publish with these named parameters, for those that are required with defaults; the event's
     id. One that is None is left out."""

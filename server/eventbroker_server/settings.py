@@ -138,6 +138,8 @@ class Settings:
                 raise BadSetting(name, "must be at least 0.01 s")
         if self.redis_timeout <= 1.5:
             raise BadSetting("redis_timeout", "must be above 1.5 s, as a read may wait for 1 s")
+        if self.max_snapshot_bytes > 3 * MEBI:
+            raise BadSetting("max_snapshot_bytes", "must be at most 3145728, as clients take 4 MiB in one answer")
         if not 1.0 <= self.ack_deadline <= 12 * 3600:
             raise BadSetting("ack_deadline", "must be from 1 s to 12 h")
         for name in ("port", "http_port"):

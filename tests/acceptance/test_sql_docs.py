@@ -101,6 +101,28 @@ async def test_the_page_on_reading_as_the_role_that_it_makes(sql: asyncpg.Connec
         await publish(sql)
 
 
+@pytest.mark.parametrize(
+    "change",
+    ["UPDATE eventbroker.events SET user_id = 'u2'", "DELETE FROM eventbroker.events", "TRUNCATE eventbroker.events"],
+)
+async def test_the_log_is_not_changed_in_passing(sql: asyncpg.Connection, change: str) -> None:
+    with pytest.raises(asyncpg.PostgresError, match=r"refused: eventbroker\.events only grows") as refused:
+        await sql.execute(change)
+    assert refused.value.sqlstate == "EB004"
+
+
+async def test_the_page_on_erasing(broker: Client, sql: asyncpg.Connection) -> None:
+    told = event(aggregate_id="u1", user_id="u1")
+    await broker.publish(told, other := event(aggregate_id="u2"))
+    (erase,) = blocks("Erase")
+    await sql.execute(erase)
+    stored = await broker.get_event(told.event_id)
+    assert (stored.json, stored.user_id, stored.aggregate_version) == ('{"erased": true}', "", 2)
+    assert (await broker.get_event(other.event_id)).json == other.json
+    with pytest.raises(asyncpg.PostgresError, match="only grows"):
+        await sql.execute("DELETE FROM eventbroker.events")
+
+
 async def test_the_page_on_grants(sql: asyncpg.Connection) -> None:
     (grants,) = blocks("Grants")
     await sql.execute(grants)

@@ -32,6 +32,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import stores_on
 from tests.domain_events import FIRST_MOMENT, LAST_MOMENT, domain_event, domain_events
+from tests.sql import rewrite
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -162,7 +163,8 @@ async def test_an_export_of_what_was_imported_equals_the_first(source: Pool, new
 async def test_whatever_was_published_comes_in_as_it_was(here: tuple[Pool, Pool], events: list[Event]) -> None:
     for pool in here:
         async with pool.connection() as connection:
-            await connection.execute("TRUNCATE eventbroker.events; UPDATE eventbroker.shard_head SET position = 0")
+            await rewrite(connection, "TRUNCATE eventbroker.events")
+            await connection.execute("UPDATE eventbroker.shard_head SET position = 0")
     versions: Counter[Any] = Counter()
     for event in events:
         versions[event.aggregate] += 1
@@ -176,9 +178,8 @@ async def test_whatever_was_published_comes_in_as_it_was(here: tuple[Pool, Pool]
 
 async def test_times_that_go_back_in_an_old_log_come_in(source: Pool, new_database: NewDatabase) -> None:
     async with source.connection() as connection:
-        await connection.execute(
-            "UPDATE eventbroker.events SET recorded_at = recorded_at + interval '1 hour' WHERE event_id = '2'"
-        )
+        later = "UPDATE eventbroker.events SET recorded_at = recorded_at + interval '1 hour' WHERE event_id = '2'"
+        await rewrite(connection, later)
     first = await exported_bytes(source)
     target = await new_database()
     await imported(target, first)

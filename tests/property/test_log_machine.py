@@ -31,6 +31,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from redis.asyncio import Redis
 
 from tests.conftest import stores_on
+from tests.sql import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
@@ -151,7 +152,7 @@ class World:
 
     async def clear(self) -> None:
         async with self.pool.connection() as connection:
-            await connection.execute("TRUNCATE eventbroker.events")
+            await rewrite(connection, "TRUNCATE eventbroker.events")
             await connection.execute("UPDATE eventbroker.shard_head SET position = 0")
         await self.lose_redis()
 

@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import stores_on
 from tests.domain_events import domain_event
+from tests.sql import rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +100,7 @@ class World:
 
     async def clear(self) -> None:
         async with self.pool.connection() as connection:
-            await connection.execute("TRUNCATE eventbroker.events")
+            await rewrite(connection, "TRUNCATE eventbroker.events")
             await connection.execute("UPDATE eventbroker.shard_head SET position = 0")
 
 

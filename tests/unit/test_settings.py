@@ -98,6 +98,7 @@ def test_a_missing_file_is_refused(config: Path) -> None:
         ("postgres_pool_size", "0"),
         ("flush_events", "0"),
         ("max_publish_events", "0"),
+        ("max_snapshot_bytes", "3145729"),
         ("ack_deadline", "0.5"),
         ("ack_deadline", "43201"),
         ("log_level", "LOUD"),
