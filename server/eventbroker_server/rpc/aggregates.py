@@ -11,7 +11,8 @@ from eventbroker_server.domain.names import ID_RULE, is_id
 from eventbroker_server.rpc import pages
 from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.convert import data_of, event_message, set_data, set_time
-from eventbroker_server.rpc.rules import check_name, moment_of, raise_if_any
+from eventbroker_server.rpc.pages import MAX_BYTES
+from eventbroker_server.rpc.rules import check_name, moment_of, raise_if_any, tenant_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from eventbroker_server.ports import SnapshotStore
 
 MAX_EVENTS = 1_000
-_ANSWER_BYTES = (4 << 20) - 64  # what clients take unless told otherwise, less what closes the answer
+_ANSWER_BYTES = MAX_BYTES - 64  # less what closes the answer
 _FIELD_BYTES = 6  # around an event
 
 _OfAggregate = pb.GetAggregateRequest | pb.GetSnapshotRequest | pb.ListSnapshotsRequest
@@ -62,7 +63,7 @@ class Aggregates:
         context: grpc.aio.ServicerContext[pb.SaveSnapshotRequest, pb.SaveSnapshotResponse],
     ) -> pb.SaveSnapshotResponse:
         violations: list[Violation] = []
-        tenant = _tenant(request, violations)
+        tenant = tenant_of(request.tenant_id, violations)
         said = request.snapshot
         _check_aggregate(said, "snapshot.", violations)
         if said.version < 1:
@@ -123,12 +124,6 @@ class Aggregates:
         return data
 
 
-def _tenant(request: _OfAggregate | pb.SaveSnapshotRequest, violations: list[Violation]) -> str:
-    tenant = request.tenant_id or PRINCIPAL.get().tenant or ""
-    check_name(tenant, "tenant_id", violations)
-    return tenant
-
-
 def _check_aggregate(message: _OfAggregate | pb.Snapshot, path: str, violations: list[Violation]) -> None:
     check_name(message.aggregate_type, f"{path}aggregate_type", violations)
     if not is_id(message.aggregate_id):
@@ -136,7 +131,7 @@ def _check_aggregate(message: _OfAggregate | pb.Snapshot, path: str, violations:
 
 
 def _addressed(request: _OfAggregate, violations: list[Violation]) -> AggregateKey:
-    tenant = _tenant(request, violations)
+    tenant = tenant_of(request.tenant_id, violations)
     _check_aggregate(request, "", violations)
     return tenant, request.aggregate_type, request.aggregate_id
 

@@ -14,7 +14,7 @@ from eventbroker_server.rpc import pages
 from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.convert import event_message, set_time
 from eventbroker_server.rpc.event_filter import filter_of
-from eventbroker_server.rpc.rules import check_name, moment_of, raise_if_any
+from eventbroker_server.rpc.rules import check_name, moment_of, raise_if_any, tenant_of
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -43,7 +43,7 @@ class EventLists:
         context: grpc.aio.ServicerContext[pb.ListEventsRequest, pb.ListEventsResponse],
     ) -> pb.ListEventsResponse:
         violations: list[Violation] = []
-        tenant = _tenant(request, violations)
+        tenant = tenant_of(request.tenant_id, violations)
         asked = filter_of(request.filter, violations)
         for field in ("after_position", "upto_position"):
             _check_not_negative(getattr(request, field), field, violations)
@@ -71,7 +71,7 @@ class EventLists:
         context: grpc.aio.ServicerContext[pb.ListAggregateEventsRequest, pb.ListAggregateEventsResponse],
     ) -> pb.ListAggregateEventsResponse:
         violations: list[Violation] = []
-        tenant = _tenant(request, violations)
+        tenant = tenant_of(request.tenant_id, violations)
         check_name(request.aggregate_type, "aggregate_type", violations)
         if not is_id(request.aggregate_id):
             violations.append(Violation("aggregate_id", ID_RULE))
@@ -98,7 +98,7 @@ class EventLists:
         context: grpc.aio.ServicerContext[pb.ListAggregatesRequest, pb.ListAggregatesResponse],
     ) -> pb.ListAggregatesResponse:
         violations: list[Violation] = []
-        tenant = _tenant(request, violations)
+        tenant = tenant_of(request.tenant_id, violations)
         check_name(request.aggregate_type, "aggregate_type", violations, optional=True)
         count = pages.size_of(request, violations)
         place = pages.place_of(request, violations, str, str)
@@ -124,12 +124,6 @@ class EventLists:
         if before:
             upto = min(upto, await self._log.position_before(shard, before))
         return Span(after, upto)
-
-
-def _tenant(request: _Listed, violations: list[Violation]) -> str:
-    tenant = request.tenant_id or PRINCIPAL.get().tenant or ""
-    check_name(tenant, "tenant_id", violations)
-    return tenant
 
 
 def _check_not_negative(number: int, path: str, violations: list[Violation]) -> None:

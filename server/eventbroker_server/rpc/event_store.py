@@ -10,14 +10,14 @@ from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceService
 from eventbroker_server.domain.causality import tree
 from eventbroker_server.domain.errors import EventNotFound, Violation
 from eventbroker_server.domain.event import shard_of
-from eventbroker_server.domain.names import ID_RULE, NAME_RULE, is_id, is_name
+from eventbroker_server.domain.names import ID_RULE, is_id
 from eventbroker_server.rpc.aggregates import Aggregates
 from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.convert import event_message
 from eventbroker_server.rpc.event_lists import EventLists
 from eventbroker_server.rpc.event_reads import EventReads
 from eventbroker_server.rpc.pages import DEFAULT_PAGE, MAX_PAGE, fitting
-from eventbroker_server.rpc.rules import raise_if_any
+from eventbroker_server.rpc.rules import raise_if_any, tenant_of
 
 if TYPE_CHECKING:
     import grpc
@@ -83,14 +83,11 @@ class EventStoreServicer(  # type: ignore[misc] # ReadEvents writes to the conte
         self, request: pb.GetEventRequest | pb.GetCausalityRequest, violations: list[Violation]
     ) -> StoredEvent:
         """The event that a request names. Raises InvalidArgument, also for `violations`, and EventNotFound."""
-        principal = PRINCIPAL.get()
-        tenant = request.tenant_id or principal.tenant or ""
-        if not is_name(tenant):
-            violations.append(Violation("tenant_id", NAME_RULE))
+        tenant = tenant_of(request.tenant_id, violations)
         if not is_id(request.event_id):
             violations.append(Violation("event_id", ID_RULE))
         raise_if_any(violations)
-        stored = await self._log.find((tenant, request.event_id)) if principal.owns(tenant) else None
+        stored = await self._log.find((tenant, request.event_id)) if PRINCIPAL.get().owns(tenant) else None
         if stored is None:  # the same for an event of another tenant: not even that it exists is told
             raise EventNotFound(event_id=request.event_id, tenant_id=tenant)
         return stored

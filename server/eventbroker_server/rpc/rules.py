@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from eventbroker_server.domain.errors import InvalidArgument, Violation
 from eventbroker_server.domain.names import NAME_RULE, PATTERN_RULE, is_name, is_type_pattern
+from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.convert import EPOCH
 
 if TYPE_CHECKING:
@@ -30,6 +31,13 @@ def check_name(name: str, path: str, violations: list[Violation], *, optional: b
         violations.append(Violation(path, f"{NAME_RULE}, or be empty"))
     elif not optional and not is_name(name):
         violations.append(Violation(path, NAME_RULE))
+
+
+def tenant_of(tenant_id: str, violations: list[Violation]) -> str:
+    """The tenant that a request means, which is the caller's own if it names none."""
+    tenant = tenant_id or PRINCIPAL.get().tenant or ""
+    check_name(tenant, "tenant_id", violations)
+    return tenant
 
 
 def check_patterns(patterns: Sequence[str], path: str, violations: list[Violation]) -> None:
