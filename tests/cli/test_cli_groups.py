@@ -78,7 +78,7 @@ async def test_a_group_is_removed_only_when_the_answer_is_yes(
     await dead(client, tenant, "e1")
     refused = await eventbroker("groups", "rm", "mailer")
     assert (refused.code, refused.out) == (2, "")
-    assert "1 dead letters" in refused.err
+    assert "1 dead letter, 0 retries" in refused.err
     assert "--yes" in refused.err
 
     for answer, code in (("n\n", 1), ("y\n", 0)):
@@ -100,7 +100,7 @@ async def test_dead_letters_are_shown_redriven_and_forgotten(eventbroker: Comman
 
     assert (await eventbroker("dlq", "redrive", "mailer")).code == 2
     counted = await eventbroker.done("dlq", "redrive", "mailer", "--all", "--max", "1", "--dry-run")
-    assert counted.out == "1 dead letters would be delivered again, 2 would be left\n"
+    assert counted.out == "1 dead letter would be delivered again, 2 would be left\n"
     moved = await eventbroker.done("dlq", "redrive", "mailer", "e1", "-o", "ndjson")
     assert moved.lines == [{"redriven": "1", "remaining": "0"}]
     missing = await eventbroker("dlq", "redrive", "mailer", "e1")

@@ -74,7 +74,7 @@ async def test_doctor_tells_what_is_wrong_and_what_to_do(
     out = (await eventbroker.done("doctor", *pages)).out
     assert "billing is paused" in out
     assert f"eventbroker groups resume billing -t {tenant}" in out
-    assert "billing has given up 1 events" in out
+    assert "billing has given up 1 event" in out
 
 
 async def test_doctor_fails_where_no_broker_is(eventbroker: Command) -> None:

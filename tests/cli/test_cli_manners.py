@@ -46,6 +46,8 @@ async def test_a_pipe_gets_no_colours_and_no_cut_columns_and_a_terminal_colours(
 async def test_failures_are_one_line_and_a_code(eventbroker: Command) -> None:
     for arguments, code, line in (
         (("groups", "show", "none"), 3, r"eventbroker: There is no group none of tenant t-\w+\n"),
+        (("events", "of", "User/none", "-o", "ndjson"), 3, r"eventbroker: there is no aggregate User/none\n"),
+        (("aggregate", "User/none"), 3, r"eventbroker: The aggregate has no event.*\n"),
         (("events", "ls", "--aggregate", "/u1"), 2, r"eventbroker: '/u1' is no aggregate: .*\n"),
         (("events", "ls", "--tenant", "no tenant"), 2, r"eventbroker: tenant_id must be .*--tenant\n"),
         (("stats", "--url", "127.0.0.1:1"), 6, r"eventbroker: no answer from 127.0.0.1:1: .*`eventbroker serve`.*\n"),
@@ -54,6 +56,17 @@ async def test_failures_are_one_line_and_a_code(eventbroker: Command) -> None:
         ended = await eventbroker(*arguments)
         assert (ended.code, ended.out) == (code, ""), ended.err
         assert re.fullmatch(line, ended.err), ended.err
+
+
+async def test_none_is_no_number_of_events_to_make_up(eventbroker: Command, client: Client, tenant: str) -> None:
+    ended = await eventbroker("publish", "test.happened", "Test/1", "--count", "0")
+    assert ended.code == 2
+    assert "--count" in ended.err
+    assert (await eventbroker.done("events", "ls", "-o", "ndjson")).out == ""
+
+
+async def test_the_version_is_told(eventbroker: Command) -> None:
+    assert re.fullmatch(r"eventbroker \S+\n", (await eventbroker.done("--version")).out)
 
 
 async def test_shells_complete_commands_and_the_names_of_groups(

@@ -158,5 +158,5 @@ async def test_lines_whose_answer_got_lost_are_stored_once(
     wire.lose_answer(b"known-id")  # the answer names it
     lines = line(1, event_id="known-id") + line(2)
     ended = await eventbroker.done("publish", stdin=lines, EVENTBROKER_URL=wire.target)
-    assert ended.out == "0 events stored, 2 were stored before\n"
+    assert ended.out == "0 events stored, 2 stored before\n"
     assert [each.aggregate_id for each in await stored(client, tenant)] == ["o1", "o2"]

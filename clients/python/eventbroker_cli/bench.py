@@ -17,7 +17,7 @@ from eventbroker_cli.command import command
 from eventbroker_cli.exits import Code, Failed
 from eventbroker_cli.link import Link
 from eventbroker_cli.output import Output, facts
-from eventbroker_cli.readable import duration, number
+from eventbroker_cli.readable import counted, duration, number
 
 if TYPE_CHECKING:
     from eventbroker_client import Broker, Delivery
@@ -134,7 +134,7 @@ async def bench(
     else:
         out.json(found, indent=2)
     if consumers and load.acked < load.published:
-        raise Failed(f"{number(load.published - load.acked)} events were not acked in time", Code.PARTLY)
+        raise Failed(f"not acked in time: {counted(load.published - load.acked, 'event')}", Code.PARTLY)
 
 
 def _percentiles(times: list[float]) -> dict[str, float]:

@@ -16,7 +16,7 @@ from eventbroker_cli.completing import group_names
 from eventbroker_cli.exits import Failed
 from eventbroker_cli.link import Link
 from eventbroker_cli.output import Output, facts, table
-from eventbroker_cli.readable import moment, number
+from eventbroker_cli.readable import are, counted, moment, number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -109,9 +109,9 @@ async def redrive(
         dry_run=dry_run,
     )
     answer = await link.ask(link.dead_letters.RedriveDeadLetters, request)
-    verb = "would be" if dry_run else "are"
-    left = f", {number(answer.remaining)} {verb} left" if answer.remaining else ""
-    out.answer(answer, lambda: Text(f"{number(answer.redriven)} dead letters {verb} delivered again{left}"))
+    left = f", {number(answer.remaining)} {are(answer.remaining, dry_run=dry_run)} left" if answer.remaining else ""
+    done = f"{counted(answer.redriven, 'dead letter')} {are(answer.redriven, dry_run=dry_run)} delivered again{left}"
+    out.answer(answer, lambda: Text(done))
 
 
 async def rm(
@@ -141,11 +141,11 @@ async def rm(
     )
     answer = await link.ask(link.dead_letters.DeleteDeadLetters, request)
     if not dry_run and answer.deleted:
-        sure(f"Forget {number(answer.deleted)} dead letters of group {group} for ever?", yes=yes)
+        sure(f"Forget {counted(answer.deleted, 'dead letter')} of group {group} for ever?", yes=yes)
         request.dry_run = False
         answer = await link.ask(link.dead_letters.DeleteDeadLetters, request)
-    verb = "would be" if dry_run else "are"
-    out.answer(answer, lambda: Text(f"{number(answer.deleted)} dead letters {verb} gone"))
+    done = f"{counted(answer.deleted, 'dead letter')} {are(answer.deleted, dry_run=dry_run)} gone"
+    out.answer(answer, lambda: Text(done))
 
 
 def _filter(

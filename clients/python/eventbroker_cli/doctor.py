@@ -20,7 +20,7 @@ from eventbroker_cli.command import command
 from eventbroker_cli.exits import Code, Failed
 from eventbroker_cli.link import Link
 from eventbroker_cli.output import Output, table
-from eventbroker_cli.readable import duration, number, seconds_of
+from eventbroker_cli.readable import counted, duration, seconds_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -75,14 +75,14 @@ async def _findings(link: Link, http: str, old: float) -> AsyncIterator[Finding]
     except EventBrokerError as error:
         yield Finding("wrong", f"{link.target.url} does not answer: {error}", "eventbroker serve, or --url")
     else:
-        yield Finding("ok", f"{link.target.url} answers; {number(len(stats.groups))} groups stand in its log")
+        yield Finding("ok", f"{link.target.url} answers; its log has {counted(len(stats.groups), 'group')}")
         for group in stats.groups:
             age = seconds_of(group.oldest_unsettled_age)
             if age > old:
                 tenant = "" if group.tenant_id == "*" else f" -t {group.tenant_id}"
                 yield Finding(
                     "warning",
-                    f"group {group.name}: {number(group.lag)} positions behind, and the oldest for {duration(age)}",
+                    f"group {group.name}: {counted(group.lag, 'position')} behind, and the oldest for {duration(age)}",
                     f"eventbroker groups show {group.name}{tenant}: are its consumers there?",
                 )
         async for finding in _of_groups(link):
@@ -103,7 +103,7 @@ async def _of_groups(link: Link) -> AsyncIterator[Finding]:
         if status.dead_letters:
             yield Finding(
                 "warning",
-                f"group {group.name} has given up {number(status.dead_letters)} events",
+                f"group {group.name} has given up {counted(status.dead_letters, 'event')}",
                 f"eventbroker dlq ls {group.name}{tenant}, then dlq redrive",
             )
 

@@ -15,7 +15,7 @@ from eventbroker_cli.exits import Code
 from eventbroker_cli.groups import Name
 from eventbroker_cli.link import Link
 from eventbroker_cli.output import Output, facts
-from eventbroker_cli.readable import enum, moment, number
+from eventbroker_cli.readable import are, counted, enum, moment, number
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -115,8 +115,8 @@ def _moved(answer: pb.SeekGroupResponse, *, dry_run: bool) -> RenderableType:
     told = []
     for count, what in ((answer.events_again, "delivered again"), (answer.events_skipped, "skipped")):
         if count:
-            many = "many (more than 1,000,000 positions: not counted)" if count < 0 else number(count)
-            told.append(f"{many} events {'would be' if dry_run else 'are'} {what}")
+            many = "many events (more than 1,000,000 positions: not counted)" if count < 0 else counted(count, "event")
+            told.append(f"{many} {are(count, dry_run=dry_run)} {what}")
     return Text("; ".join(told) or "no event is delivered again or skipped")
 
 

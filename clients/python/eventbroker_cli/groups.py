@@ -14,7 +14,7 @@ from eventbroker_cli.command import command
 from eventbroker_cli.completing import group_names
 from eventbroker_cli.link import Link
 from eventbroker_cli.output import Output, facts, table
-from eventbroker_cli.readable import duration, enum, number, seconds_of, size
+from eventbroker_cli.readable import counted, duration, enum, number, seconds_of, size
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -67,7 +67,8 @@ async def rm(
     """Remove a group with its place, retries and dead letters, for ever. Events stay in the store."""
     found = await link.ask(link.groups.GetGroup, pb.GetGroupRequest(name=name, tenant_id=link.tenant))
     status = found.status
-    lost = f"{number(status.dead_letters)} dead letters, {number(status.waiting_retries)} retries"
+    retries = "1 retry" if status.waiting_retries == 1 else f"{number(status.waiting_retries)} retries"
+    lost = f"{counted(status.dead_letters, 'dead letter')}, {retries}"
     sure(f"Remove group {name} with its place in the log, {lost}?", yes=yes)
     answer = await link.ask(
         link.groups.DeleteGroup, pb.DeleteGroupRequest(name=name, tenant_id=link.tenant, force=force)
@@ -84,7 +85,7 @@ def view(answer: pb.GetGroupResponse) -> RenderableType:
     parts.append(
         facts(
             (
-                ("lag", f"{number(lag)} positions" if lag else "none"),
+                ("lag", counted(lag, "position") if lag else "none"),
                 ("oldest unsettled", oldest),
                 ("waiting retries", number(status.waiting_retries)),
                 ("dead letters", number(status.dead_letters)),
@@ -111,7 +112,7 @@ def described(group: pb.Group) -> RenderableType:
     policy, limits = group.retry_policy, group.limits
     waits = " up to ".join(duration(seconds_of(each)) for each in (policy.initial_backoff, policy.maximum_backoff))
     most = (
-        f"{number(limits.max_unsettled_events)} events" if limits.max_unsettled_events else "",
+        counted(limits.max_unsettled_events, "event") if limits.max_unsettled_events else "",
         size(limits.max_unsettled_bytes) if limits.max_unsettled_bytes else "",
         f"{number(limits.max_batch_events)} in a batch" if limits.max_batch_events else "",
     )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
 import typer
 
 from eventbroker_cli import (
@@ -36,6 +39,25 @@ _LOOK = "Look and mend"
 app = typer.Typer(
     help=ABOUT, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False, add_completion=True
 )
+
+
+def _print_version(asked: bool) -> None:
+    if not asked:
+        return
+    try:
+        typer.echo(f"eventbroker {version('eventbroker')}")
+    except PackageNotFoundError:
+        typer.echo("eventbroker, not installed")
+    raise typer.Exit
+
+
+@app.callback(help=ABOUT)
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None: ...
+
 
 publish.add_to(app)
 subscribe.add_to(app)

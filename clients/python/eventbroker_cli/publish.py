@@ -23,7 +23,7 @@ from eventbroker_cli.event_json import as_json
 from eventbroker_cli.exits import Code, Failed, complain
 from eventbroker_cli.link import Link
 from eventbroker_cli.output import Format, Output
-from eventbroker_cli.readable import number
+from eventbroker_cli.readable import are, counted, number
 from eventbroker_cli.sending import Sender, why
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ async def publish(
         Path | None, typer.Option("--file", "-f", help="Events, a line of JSON each; - for standard input.")
     ] = None,
     lines: Annotated[bool, typer.Option("--lines", help="Each line is the DATA of an event of TYPE.")] = False,
-    count: Annotated[int, typer.Option("--count", "-n", min=0, help="Make up so many; {n} is the number of each.")] = 0,
+    count: Annotated[
+        int | None, typer.Option("--count", "-n", min=1, help="Make up so many; {n} is the number of each.")
+    ] = None,
     rate: Annotated[float, typer.Option("--rate", min=0, help="Events a second at most.")] = 0,
     expect: Annotated[
         list[str] | None,
@@ -153,14 +155,14 @@ async def _many(
         try:
             counts = await sender.send(drafts)
         except asyncio.CancelledError:
-            out.say(f"interrupted: {number(sender.counts.stored)} events are stored")
+            out.say(f"interrupted: {counted(stored := sender.counts.stored, 'event')} {are(stored)} stored")
             raise
     if out.format is Format.json:
         out.json(results, indent=2)
     elif out.for_people:
-        again = f", {number(counts.duplicates)} were stored before" if counts.duplicates else ""
+        again = f", {number(counts.duplicates)} stored before" if counts.duplicates else ""
         refused = f", {number(counts.refused)} refused" if counts.refused else ""
-        out.show(Text(f"{number(counts.stored)} events stored{again}{refused}"))
+        out.show(Text(f"{counted(counts.stored, 'event')} stored{again}{refused}"))
     if counts.refused:
         raise typer.Exit(Code.PARTLY)
 
@@ -174,7 +176,7 @@ async def _all(drafts: AsyncIterator[list[Draft]]) -> list[event_pb2.Event]:
                 raise Failed(f"line {draft.line}: {draft.fault}. Nothing was published")
             events.append(draft.event)
     if not 1 <= len(events) <= 1_000:
-        raise Failed(f"{len(events)} events: 1 to 1,000 can be published together")
+        raise Failed(f"{counted(len(events), 'event')}: 1 to 1,000 can be published together")
     return events
 
 

@@ -70,6 +70,18 @@ def number(count: float) -> str:
     return f"{count:,.0f}"
 
 
+def counted(count: float, thing: str) -> str:
+    """1 event, 2,000 events."""
+    return f"{number(count)} {thing}{'' if count == 1 else 's'}"
+
+
+def are(count: float, *, dry_run: bool = False) -> str:
+    """The verb for so many things, to which something happens or, in a dry run, would."""
+    if dry_run:
+        return "would be"
+    return "is" if count == 1 else "are"
+
+
 def enum(name: str, prefix: str) -> str:
     """A value of an enum without its prefix: "retry" of "DELIVERY_STATE_RETRY"."""
     return name.removeprefix(f"{prefix}_").lower().replace("_", " ")

@@ -22,7 +22,7 @@ from eventbroker_cli.completing import group_names
 from eventbroker_cli.exits import Code, Failed
 from eventbroker_cli.link import Link
 from eventbroker_cli.output import Format, Output
-from eventbroker_cli.readable import number
+from eventbroker_cli.readable import counted, number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -93,7 +93,7 @@ async def subscribe(
         await reader.run()
     finally:
         if reader.late:
-            out.say(f"{number(reader.late)} events were acked too late, and come again")
+            out.say(f"acked too late, and coming again: {counted(reader.late, 'event')}")
 
 
 async def _found(link: Link, name: str) -> group_service_pb2.Group | None:
