@@ -54,12 +54,16 @@ class Stage:
             await admin.execute(f"CREATE DATABASE {name}")
             async with open_pool(Settings(), url) as pool:
                 await migrate(pool, shards=1)
-            async with Redis.from_url(self.valkey_url) as valkey:
-                await valkey.flushall()
+            await self.empty_valkey()
             yield url
             await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
         finally:
             await admin.close()
+
+    async def empty_valkey(self) -> None:
+        """A broker on a database relays to it what it does not have of that: nothing, if it has nothing at all."""
+        async with Redis.from_url(self.valkey_url) as valkey:
+            await valkey.flushall()
 
     @asynccontextmanager
     async def broker(self, database: str, profile: Path | None = None) -> AsyncIterator[Broker]:

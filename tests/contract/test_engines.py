@@ -20,6 +20,7 @@ from eventbroker_server.domain.errors import EngineError
 from eventbroker_server.engines import EmbeddedEngine, embedded_engines, embedded_postgres, embedded_valkey
 from eventbroker_server.engines.locate import find_postgres, find_valkey
 from eventbroker_server.engines.lock import alive, lock
+from eventbroker_server.engines.postgres import buffers
 
 from tests.engines import BINARIES, FLAVORS, engine_directory, engines_of
 from tests.processes import spawned
@@ -102,9 +103,15 @@ async def test_both_engines_start_and_answer(flavor: str, data_dir: Path) -> Non
         assert await ask(engines.postgres, "SHOW server_encoding") == "UTF8"
         assert await ask(engines.postgres, "SHOW data_checksums") == "on"
         assert await ask(engines.postgres, "SHOW fsync") == "on"
+        assert await ask(engines.postgres, "SHOW shared_buffers") >= "128MB"
         assert await ask(engines.postgres, "SHOW listen_addresses") == ""
         assert await command(engines.valkey, "PING")
         assert await command(engines.valkey, "CONFIG GET", "appendonly") == {"appendonly": "yes"}
+
+
+@pytest.mark.parametrize(("memory", "shared"), [(1 << 30, "128MB"), (4 << 30, "256MB"), (64 << 30, "512MB")])
+def test_postgres_shares_its_part_of_the_memory(memory: int, shared: str) -> None:
+    assert buffers(memory) == shared
 
 
 async def test_engines_are_gone_when_the_context_ends(flavor: str, data_dir: Path) -> None:

@@ -35,7 +35,6 @@ SETTINGS = {
     "fsync": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
-    "shared_buffers": "128MB",
     "max_connections": "100",
     "max_wal_size": "2GB",
     "checkpoint_timeout": "15min",
@@ -43,6 +42,20 @@ SETTINGS = {
     "cluster_name": "eventbroker",
     "log_line_prefix": "%m [%p] ",
 }
+
+
+def buffers(memory: int) -> str:
+    """What PostgreSQL shares, of so many bytes of memory: a sixteenth, from 128 to 512 MiB. It has to hold the ends of
+    the indexes that events are added to, an end for each aggregate that is busy; the rest is the system's cache."""
+    return f"{min(max(memory // 16 >> 20, 128), 512)}MB"
+
+
+def _memory() -> int:
+    """Of this machine, or of its container."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):  # "max" is no number
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return memory
 
 
 @asynccontextmanager
@@ -57,7 +70,8 @@ async def run_postgres(home: DataDir, bin_dir: str) -> AsyncIterator[EmbeddedEng
         await _make(data, server.parent, home, log)
     home.owned(data.name)  # raises if it is another user's
     with home.socket(SOCKET) as socket:
-        settings = SETTINGS | {"unix_socket_directories": str(socket.parent), "port": str(PORT)}
+        place = {"unix_socket_directories": str(socket.parent), "port": str(PORT)}
+        settings = SETTINGS | {"shared_buffers": buffers(_memory())} | place
         program = Program(
             name=found.name,
             version=found.version,
