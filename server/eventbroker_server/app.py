@@ -41,6 +41,7 @@ from eventbroker_server.broker.subscriptions import Subscriptions
 from eventbroker_server.broker.tasks import end
 from eventbroker_server.domain.ack_id import Signer
 from eventbroker_server.engines import embedded_engines
+from eventbroker_server.engines.lock import alive
 from eventbroker_server.http.app import pages
 from eventbroker_server.http.collector import BrokerCollector
 from eventbroker_server.http.probes import Probes
@@ -330,13 +331,19 @@ async def _drain(
 
 @asynccontextmanager
 async def announced(settings: Settings, endpoints: Endpoints) -> AsyncIterator[None]:
-    """Write endpoints.json into the data directory, for tools on this machine, while the broker serves."""
+    """Write endpoints.json into the data directory, for tools on this machine, while the broker serves. A broker that
+    has no engines there leaves that of a living one as it is."""
     path = Path(settings.data_dir or default_data_dir()) / "endpoints.json"
+    other = _announced_by(path)
+    if not (endpoints.postgres or endpoints.redis) and other and alive(other):
+        log.info("%s is of the broker with the pid %d", path, other)
+        yield
+        return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}")
         draft.touch(mode=0o600)
-        draft.write_text(json.dumps(asdict(endpoints)))
+        draft.write_text(json.dumps(asdict(endpoints) | {"pid": os.getpid()}))
         draft.replace(path)
     except OSError as exc:
         log.info("no endpoints.json: %s", exc)
@@ -344,3 +351,12 @@ async def announced(settings: Settings, endpoints: Endpoints) -> AsyncIterator[N
         yield
     finally:
         path.unlink(missing_ok=True)
+
+
+def _announced_by(path: Path) -> int | None:
+    """The pid of another process that wrote it, if one did."""
+    try:
+        pid = int(json.loads(path.read_text())["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return pid if pid != os.getpid() else None
