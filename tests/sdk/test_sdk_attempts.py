@@ -59,6 +59,18 @@ def test_when_time_is_over_the_last_error_is_raised(clock: Clock) -> None:
         attempts.pause_after(Unavailable("two"))
 
 
+def test_the_last_attempt_is_made_shortly_before_time_is_over_however_long_the_pauses_are(clock: Clock) -> None:
+    attempts = Attempts(2, clock=clock, draw=longest)
+
+    def try_again() -> None:
+        while True:
+            clock.now += attempts.pause_after(Unavailable("away"))
+
+    with pytest.raises(Unavailable):
+        try_again()
+    assert clock.now == pytest.approx(101.9)
+
+
 def test_an_unknown_outcome_outweighs_a_later_refusal_that_would_say_that_nothing_was_done(clock: Clock) -> None:
     attempts = Attempts(1, clock=clock, draw=longest)
     attempts.pause_after(Unavailable("maybe"))

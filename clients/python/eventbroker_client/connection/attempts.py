@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ATTEMPT_TIMEOUT = 10.0  # seconds that one attempt may take
+SHORTEST_ATTEMPT = 0.1  # seconds before the end in which none is begun any more
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0  # seconds, before jitter
 
 
@@ -53,7 +54,8 @@ class Attempts:
         return max(0.001, min(ATTEMPT_TIMEOUT, self._ends - self._clock()))
 
     def pause_after(self, error: EventBrokerError) -> float:
-        """How many seconds to wait before the next attempt. Raises the error if there is to be none.
+        """How many seconds to wait before the next attempt: the last is made shortly before time is over. Raises the
+        error if there is to be none.
 
         When time is over, an attempt of unknown outcome outweighs a later one that did nothing.
         """
@@ -62,8 +64,8 @@ class Attempts:
         if not error.retryable:
             raise error
         pause = self._backoff.next()
-        if isinstance(error, Overloaded):
-            pause += error.retry_after
-        if self._clock() + pause >= self._ends:
+        least = error.retry_after if isinstance(error, Overloaded) else 0.0
+        room = self._ends - self._clock() - SHORTEST_ATTEMPT
+        if room <= least:
             raise self.unknown or error
-        return pause
+        return min(least + pause, room)
