@@ -23,16 +23,25 @@ TENANT = "acme"
 LIGHT_TENANTS = tuple(f"tenant-{number:02}" for number in range(99))
 
 _OTHER = "01980a5e-7c1d-7f3a-9b42-6d1f0c9e8a75"
-_JSON = json.dumps(
-    {
-        "email": "augusta.lovelace@example.com",
-        "name": {"given": "Ada", "family": "Lovelace"},
-        "roles": ["admin", "billing", "support"],
-        "address": {"street": "12 St James's Square", "city": "London", "country": "GB"},
-        "preferences": {"newsletter": True, "theme": "dark"},
-        "changed": ["email", "address.street", "preferences.theme"],
-    }
-)
+DATA = {
+    "email": "augusta.lovelace@example.com",
+    "name": {"given": "Ada", "family": "Lovelace"},
+    "roles": ["admin", "billing", "support"],
+    "address": {"street": "12 St James's Square", "city": "London", "country": "GB"},
+    "preferences": {"newsletter": True, "theme": "dark"},
+    "changed": ["email", "address.street", "preferences.theme"],
+}
+FACTS: dict[str, Any] = {  # what else an event says, beside its id, type, aggregate, tenant and time
+    "user_id": "user-00042",
+    "session_id": _OTHER,
+    "request_id": "req-5e7c1d7f3a9b426d1f0c",
+    "correlation_id": _OTHER,
+    "source": "user-service",
+    "caused_by": "profile_form",
+    "tags": ("pii",),
+}
+_METADATA = ("source", "caused_by", "tags")
+_JSON = json.dumps(DATA)
 
 
 def _template(event_type: str) -> event_pb2.Event:
@@ -41,12 +50,9 @@ def _template(event_type: str) -> event_pb2.Event:
         event_version="v1.0",
         aggregate_type="User",
         tenant_id=TENANT,
-        user_id="user-00042",
-        session_id=_OTHER,
-        request_id="req-5e7c1d7f3a9b426d1f0c",
-        correlation_id=_OTHER,
         json=_JSON,
-        metadata=event_pb2.Metadata(source="user-service", caused_by="profile_form", tags=["pii"]),
+        metadata=event_pb2.Metadata(**{name: FACTS[name] for name in _METADATA}),
+        **{name: value for name, value in FACTS.items() if name not in _METADATA},
     )
     event.timestamp.FromJsonString("2026-01-02T03:04:05.678901Z")
     return event

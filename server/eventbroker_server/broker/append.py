@@ -1,8 +1,8 @@
 """Group commit: one writer per shard gathers the requests that arrive while a flush is under way into the next one.
 
 A flush is one round trip in the common case, one transaction, one fsync. A request alone is flushed at once; after a
-flush that several shared, a small one lingers for a few milliseconds, since more are on their way. An answer leaves
-only after the commit; then the events go to the relay, in order.
+flush that several shared, a smaller one lingers until as many are there again, for a few milliseconds at most. An answer
+leaves only after the commit; then the events go to the relay, in order.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.broker.decide import Verdict, decide, guess
+from eventbroker_server.broker.tasks import wait_for
 from eventbroker_server.domain.errors import BrokerError, Overloaded, ShuttingDown, StoreUnavailable
 from eventbroker_server.domain.event import StoredEvent
 from eventbroker_server.ports import Collision
@@ -69,6 +70,7 @@ class Writer:
         self._events = 0
         self._bytes = 0
         self._arrived = asyncio.Event()
+        self._wanted = 0  # events that have to wait before it is set
         self._versions = _Versions(limits.cached_aggregates)
         self._closed = False
 
@@ -88,24 +90,33 @@ class Writer:
         waiting = _Waiting(request, asyncio.get_running_loop().create_future(), size)
         self._queue.append(waiting)
         self._count(waiting, 1)
-        self._arrived.set()
+        if self._events >= self._wanted:
+            self._arrived.set()
         return await waiting.answer
 
     async def run(self) -> None:
         """Flush until closed and empty."""
-        company = False
+        company = 0  # events that came together for the last flush
         while True:
             if not self._queue:
                 if self._closed:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
-            if company and self._events < _SMALL:
-                await asyncio.sleep(self._limits.linger)
+            if self._events < (wanted := min(company, _SMALL)):
+                await self._linger(wanted)
             batch = self._take()
-            company = len(batch) > 1
+            company = sum(len(waiting.request.events) for waiting in batch) if len(batch) > 1 else 0
             if batch:
                 await self._flush(batch)
+
+    async def _linger(self, wanted: int) -> None:
+        """Wait until as many events are here as came together last, but not for long."""
+        self._wanted = wanted
+        self._arrived.clear()
+        if not self._closed:
+            await wait_for(self._arrived, self._limits.linger)
+        self._wanted = 0
 
     def close(self) -> None:
         """Take no more; `run` ends when what waits is flushed."""
