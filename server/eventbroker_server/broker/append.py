@@ -1,8 +1,8 @@
 """Group commit: one writer per shard gathers the requests that arrive while a flush is under way into the next one.
 
 A flush is one round trip in the common case, one transaction, one fsync. A request alone is flushed at once; after a
-flush that several shared, a smaller one lingers until as many are there again, for a few milliseconds at most. An answer
-leaves only after the commit; then the events go to the relay, in order.
+flush that several shared, a smaller one lingers until as many are there again, for a few milliseconds at most. An
+answer leaves only after the commit; then the events go to the relay, in order.
 """
 
 from __future__ import annotations
