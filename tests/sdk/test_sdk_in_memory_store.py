@@ -47,10 +47,12 @@ class Store:
             if not (token := page.next_page_token):
                 return found
 
-    async def read(self, **fields: Any) -> list[tuple[int, list[int]]]:
-        """What each message of a stream tells: its position, and those of its events."""
-        stream = self._stub.ReadEvents(pb.ReadEventsRequest(**fields))
-        return [(said.position, [event.position for event in said.events.events]) async for said in stream]
+    async def read(self, **fields: Any) -> list[tuple[int, int, list[int]]]:
+        """What each message of a stream tells: its position, the newest, and those of its events."""
+        return [
+            (said.position, said.head_position, [event.position for event in said.events.events])
+            async for said in self._stub.ReadEvents(pb.ReadEventsRequest(**fields))
+        ]
 
     async def faults(self, method: str, **fields: Any) -> tuple[str, list[str]]:
         """The reason, and the fields that break a rule."""

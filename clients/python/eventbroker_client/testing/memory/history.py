@@ -99,17 +99,18 @@ class History(EventStoreServiceServicer):
                 async with asyncio.timeout(HEARTBEAT):
                     await moved.wait()
             except TimeoutError:
-                yield _sign_of_life(goal)
+                yield self._sign_of_life(goal)
 
     def _responses(self, request: pb.ReadEventsRequest, after: int, upto: int) -> Iterator[pb.ReadEventsResponse]:
         """All that is asked for between positions, and that the last of them was come to."""
         left = self._wanted(request, after, upto)
         if not left and (after < upto or not request.follow):
-            yield _sign_of_life(upto)
+            yield self._sign_of_life(upto)
         while left:
             count = _fitting(left, request.max_batch_events or BATCH)
             batch, left = left[:count], left[count:]
-            said = pb.ReadEventsResponse(position=batch[-1].position if left else upto, head_position=upto)
+            position, head = batch[-1].position if left else upto, len(self._log.events)
+            said = pb.ReadEventsResponse(position=position, head_position=head)
             said.events.events.extend(batch)
             yield said
 
@@ -119,6 +120,11 @@ class History(EventStoreServiceServicer):
             for event in self._log.events[after : max(after, upto)]
             if request.tenant_id in (event.tenant_id, "*") and _is_asked_for(request.filter, event)
         ]
+
+    def _sign_of_life(self, position: int) -> pb.ReadEventsResponse:
+        said = pb.ReadEventsResponse(position=position, head_position=len(self._log.events))
+        said.heartbeat.server_time.GetCurrentTime()
+        return said
 
     def _before(self, moment: Timestamp) -> int:
         """The position of the last event that was recorded before a moment, or 0."""
@@ -173,9 +179,3 @@ def _fitting(rows: Sequence[Row], most: int) -> int:
         if number and size > MOST_BYTES:
             return number
     return min(most, len(rows))
-
-
-def _sign_of_life(position: int) -> pb.ReadEventsResponse:
-    said = pb.ReadEventsResponse(position=position, head_position=position)
-    said.heartbeat.server_time.GetCurrentTime()
-    return said
