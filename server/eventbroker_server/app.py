@@ -350,7 +350,8 @@ async def announced(settings: Settings, endpoints: Endpoints) -> AsyncIterator[N
     try:
         yield
     finally:
-        path.unlink(missing_ok=True)
+        if _announced_by(path) is None:  # else a broker with engines there has taken the place meanwhile
+            path.unlink(missing_ok=True)
 
 
 def _announced_by(path: Path) -> int | None:

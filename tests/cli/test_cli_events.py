@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from eventbroker.v1 import event_pb2
@@ -66,3 +67,15 @@ async def test_an_aggregate_is_shown_as_of_any_version(eventbroker: Command, cli
     assert [(each["aggregate_id"], each["version"]) for each in listed.lines] == [("u1", "4")]
     beyond = await eventbroker("aggregate", "User/u1", "--at", "9")
     assert (beyond.code, beyond.out) == (2, "")
+
+
+async def test_an_aggregate_that_does_not_exist_is_not_found_and_one_that_does_has_a_list(
+    eventbroker: Command, client: Client, tenant: str
+) -> None:
+    await client.publish(event(tenant_id=tenant, aggregate_id="u1"))
+    for asked in (("aggregate",), ("aggregate", "--snapshots"), ("events", "of"), ("events", "of", "-o", "json")):
+        ended = await eventbroker(*asked, "User/u2")
+        assert (ended.code, ended.out) == (3, ""), asked
+        assert re.fullmatch(r"eventbroker: The aggregate has no event.*u2.*\n", ended.err), ended.err
+    for empty in (("events", "of", "--from", "2"), ("aggregate", "--snapshots")):
+        assert (await eventbroker.done(*empty, "User/u1", "-o", "json")).json == []

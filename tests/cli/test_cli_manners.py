@@ -46,8 +46,6 @@ async def test_a_pipe_gets_no_colours_and_no_cut_columns_and_a_terminal_colours(
 async def test_failures_are_one_line_and_a_code(eventbroker: Command) -> None:
     for arguments, code, line in (
         (("groups", "show", "none"), 3, r"eventbroker: There is no group none of tenant t-\w+\n"),
-        (("events", "of", "User/none", "-o", "ndjson"), 3, r"eventbroker: there is no aggregate User/none\n"),
-        (("aggregate", "User/none"), 3, r"eventbroker: The aggregate has no event.*\n"),
         (("events", "ls", "--aggregate", "/u1"), 2, r"eventbroker: '/u1' is no aggregate: .*\n"),
         (("events", "ls", "--tenant", "no tenant"), 2, r"eventbroker: tenant_id must be .*--tenant\n"),
         (("stats", "--url", "127.0.0.1:1"), 6, r"eventbroker: no answer from 127.0.0.1:1: .*`eventbroker serve`.*\n"),

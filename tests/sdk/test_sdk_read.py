@@ -17,6 +17,7 @@ from eventbroker_client import (
     Unavailable,
     connect,
 )
+from eventbroker_client.testing import InMemoryBroker
 
 from tests.client import TIMEOUT
 from tests.waiting import eventually
@@ -54,11 +55,21 @@ async def positions(reading: Reading, count: int) -> list[int]:
         return [(await anext(reading)).position for _ in range(count)]
 
 
+@pytest.fixture(params=["of a server", "in memory"])
+async def either(request: pytest.FixtureRequest, sdk: Broker, tenant: str) -> AsyncIterator[Broker]:
+    """The real broker, or the one without a server: both read alike."""
+    if request.param == "of a server":
+        yield sdk
+        return
+    async with InMemoryBroker(tenant=tenant) as memory:
+        yield memory
+
+
 @pytest.fixture
-async def told(sdk: Broker) -> Broker:
+async def told(either: Broker) -> Broker:
     """A broker with events 1 to 1,200, at these positions."""
-    await asyncio.gather(*[sdk.publish(noted(number)) for number in range(1, EVENTS + 1)])
-    return sdk
+    await asyncio.gather(*[either.publish(noted(number)) for number in range(1, EVENTS + 1)])
+    return either
 
 
 async def test_lists_go_over_all_pages_in_either_order_with_any_filter(told: Broker) -> None:
@@ -94,10 +105,10 @@ async def test_the_position_tells_where_to_come_back(told: Broker) -> None:
     assert (await numbers(reading), reading.position) == ([], EVENTS)
 
 
-async def test_who_follows_gets_what_comes_and_ends_when_asked(sdk: Broker) -> None:
-    await sdk.publish(noted(1))
+async def test_who_follows_gets_what_comes_and_ends_when_asked(either: Broker) -> None:
+    await either.publish(noted(1))
     got: list[int] = []
-    reading = sdk.read(follow=True)
+    reading = either.read(follow=True)
 
     async def follow() -> None:
         async for event in reading:
@@ -106,7 +117,7 @@ async def test_who_follows_gets_what_comes_and_ends_when_asked(sdk: Broker) -> N
     async with asyncio.timeout(TIMEOUT), asyncio.TaskGroup() as tasks:
         tasks.create_task(follow())
         await eventually(lambda: reading.caught_up)
-        await sdk.publish(noted(2))
+        await either.publish(noted(2))
         await eventually(lambda: got == [1, 2])
         await reading.aclose()
 
@@ -121,13 +132,13 @@ async def test_reading_ends_with_its_broker(broker: Client, tenant: str) -> None
         sdk.read()
 
 
-async def test_a_reader_that_gives_up_waiting_for_the_next_event_misses_none(sdk: Broker) -> None:
-    async with sdk.read(follow=True) as reading:
+async def test_a_reader_that_gives_up_waiting_for_the_next_event_misses_none(either: Broker) -> None:
+    async with either.read(follow=True) as reading:
         for number in range(1, 4):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await anext(reading)
-            await sdk.publish(noted(number))
+            await either.publish(noted(number))
             assert await positions(reading, 1) == [number]
 
 
@@ -168,20 +179,20 @@ async def test_without_a_broker_history_fails_in_time(tenant: str) -> None:
             await anext(sdk.list_events())
 
 
-async def test_what_cannot_be_read_is_told(sdk: Broker) -> None:
-    await sdk.publish(noted(1))
+async def test_what_cannot_be_read_is_told(either: Broker) -> None:
+    await either.publish(noted(1))
     with pytest.raises(PositionBeyond) as caught:
-        await anext(sdk.read(after=2, follow=True))
+        await anext(either.read(after=2, follow=True))
     assert caught.value.metadata["head_position"] == "1"
     with pytest.raises(InvalidArgument) as refused:
-        await anext(sdk.read(aggregate_id="o1"))
+        await anext(either.read(aggregate_id="o1"))
     assert [violation.field for violation in refused.value.violations] == ["filter.aggregate_type"]
     with pytest.raises(ValueError, match="no time zone"):
-        sdk.read(recorded_from=datetime(2026, 1, 2))  # noqa: DTZ001 - the point
+        either.read(recorded_from=datetime(2026, 1, 2))  # noqa: DTZ001 - the point
     with pytest.raises(ValueError, match="either"):
-        sdk.read(after=1, recorded_from=datetime(2026, 1, 2, tzinfo=UTC))
+        either.read(after=1, recorded_from=datetime(2026, 1, 2, tzinfo=UTC))
     with pytest.raises(TypeError, match="colour"):
-        sdk.read(colour="red")  # type: ignore[call-arg]
+        either.read(colour="red")  # type: ignore[call-arg]
 
 
 async def test_causes_are_a_tree(sdk: Broker) -> None:

@@ -55,6 +55,13 @@ async def test_a_broker_without_engines_of_its_own_leaves_that_of_a_living_one(f
     assert (await told(HOST, file))["target"] == HOST.target  # which holds the directory's lock
 
 
+async def test_that_of_a_broker_that_took_the_place_meanwhile_stays(file: Path) -> None:
+    living = {"target": "127.0.0.1:3", "pid": os.getppid()}
+    async with announced(Settings(data_dir=str(file.parent)), GUEST):
+        left_behind(file, json.dumps(living))
+    assert said(file) == living
+
+
 async def test_that_of_a_broker_that_was_killed_is_replaced(file: Path) -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
     await process.wait()

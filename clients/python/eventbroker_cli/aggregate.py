@@ -88,7 +88,7 @@ async def _show(link: Link, out: Output, kind: str, name: str, at: str, *, every
 
 async def _snapshots(link: Link, out: Output, kind: str, name: str, limit: int) -> None:
     request = pb.ListSnapshotsRequest(tenant_id=link.tenant, aggregate_type=kind, aggregate_id=name)
-    found = link.pages(link.events.ListSnapshots, request, "snapshots", limit)
+    found = link.pages_of_aggregate(link.events.ListSnapshots, request, "snapshots", limit)
     await out.list(found, (">version", "saved"), lambda each: (number(each.version), moment(each.create_time)))
 
 

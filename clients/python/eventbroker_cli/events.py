@@ -11,7 +11,6 @@ from rich.text import Text
 
 from eventbroker_cli import event_views, filters, given
 from eventbroker_cli.command import command
-from eventbroker_cli.exits import Code, Failed
 from eventbroker_cli.link import Link
 from eventbroker_cli.output import Output
 from eventbroker_cli.readable import number
@@ -93,9 +92,8 @@ async def of(
         from_version=start,
         order=pb.EVENT_ORDER_NEWEST_FIRST if newest else pb.EVENT_ORDER_OLDEST_FIRST,
     )
-    found = link.pages(link.events.ListAggregateEvents, request, "events", limit)
-    if not await out.list(found, event_views.HEADS, event_views.row) and start <= 1:
-        raise Failed(f"there is no aggregate {aggregate}", Code.NOT_FOUND)
+    found = link.pages_of_aggregate(link.events.ListAggregateEvents, request, "events", limit)
+    await out.list(found, event_views.HEADS, event_views.row)
 
 
 async def tree(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from eventbroker.v1 import event_store_service_pb2 as pb
 from eventbroker.v1.dead_letter_service_pb2_grpc import DeadLetterServiceStub
 from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceStub
 from eventbroker.v1.group_service_pb2_grpc import GroupServiceStub
@@ -51,6 +52,17 @@ class Link:
             if not page.next_page_token or (limit and left <= 0):
                 return
             request.page_token = page.next_page_token
+
+    async def pages_of_aggregate(self, method: Any, request: Any, field: str, limit: int) -> AsyncIterator[Any]:
+        """The same, of an aggregate. Raises AggregateNotFound if it has no event: lists say nothing of that."""
+        found = False
+        async for item in self.pages(method, request, field, limit):
+            found = True
+            yield item
+        if not found:
+            one = pb.GetAggregateRequest(tenant_id=request.tenant_id, without_snapshot=True, max_events=1)
+            one.aggregate_type, one.aggregate_id = request.aggregate_type, request.aggregate_id
+            await self.ask(self.events.GetAggregate, one)
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from eventbroker_cli.demo.options import CannotStart
+from eventbroker_cli.readable import counted
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -77,7 +78,7 @@ class Faults:
             self._failed(f"Redis was not emptied: {str(error) or type(error).__name__}")
         else:
             if keys:
-                self._happened(f"emptied Redis of {keys:,} keys (FLUSHALL)")
+                self._happened(f"emptied Redis of {counted(keys, 'key')} (FLUSHALL)")
             else:
                 self._failed("Redis held nothing when it was emptied: is it the broker's?")
 

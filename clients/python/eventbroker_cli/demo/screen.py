@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eventbroker_cli.demo.summary import final
+from eventbroker_cli.readable import counted
 
 if TYPE_CHECKING:
     from eventbroker_cli.demo.ledger import Ledger
@@ -91,7 +92,8 @@ class LiveScreen:
 
     def _title(self) -> str:
         o = self._options
-        return f"{o.events:,} events of {o.tenants:,} tenants and {o.users:,} users -> {o.target}, run {o.run_id}"
+        whose = f"{counted(o.tenants, 'tenant')} and {counted(o.users, 'user')}"
+        return f"{counted(o.events, 'event')} of {whose} -> {o.target}, run {o.run_id}"
 
     def _line(self, ledger: Ledger) -> str:
         acked = "  ".join(f"{name} {sum(g.acked):,} acked" for name, g in ledger.groups.items())
@@ -125,6 +127,6 @@ class LiveScreen:
             bar = ProgressBar(total=max(1.0, due * ledger.events / max(1, published)), completed=acked)
             again = f"{sum(group.redelivered):,}"
             grid.add_row(group.name, bar, f"{acked:,}", f"{rate:,.0f}", f"{delivered - acked:,}", again)
-        foot = f"{time.monotonic() - self._start:.1f} s   {ledger.retries:,} calls tried again"
+        foot = f"{time.monotonic() - self._start:.1f} s   {counted(ledger.retries, 'call')} tried again"
         notes = Text("\n".join(self._notes), "yellow", overflow="ellipsis", no_wrap=True)
         return Panel(Group(grid, Text(foot, "dim"), notes), title=self._title(), border_style="blue")

@@ -13,6 +13,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from eventbroker_cli.readable import counted
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -115,7 +117,7 @@ def measures(report: Report) -> Table:
             name = ""
 
     tell("duration", f"{report.duration:.1f} s, of which {report.publish_duration:.1f} s publishing")
-    tell("published", f"{total.stored / publishing:,.0f} events/s; {report.retries:,} calls tried again")
+    tell("published", f"{total.stored / publishing:,.0f} events/s; {counted(report.retries, 'call')} tried again")
     tell("stored", f"{total.stored - report.duplicates:,} at once, {report.duplicates:,} found stored by a retry")
     tell("delivered", f"{delivered / max(report.duration, 0.001):,.0f} events/s, all groups together")
     tell("faults", *report.faults, *report.unproven)

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 class InMemoryBroker(Broker):
-    """A Broker of its own, empty at first, and gone at its end. It publishes, consumes, and reads events by their ids,
-    aggregates and snapshots; by stubs on `target` there are groups and dead letters as far as the conformance cases go.
-    To all else it answers UNIMPLEMENTED. It checks no credentials, and keeps all that it ever got."""
+    """A Broker of its own, empty at first, and gone at its end. It publishes, consumes, and reads history, aggregates
+    and snapshots; by stubs on `target` there are groups and dead letters as far as the conformance cases go. To all
+    else it answers UNIMPLEMENTED. It checks no credentials, and keeps all that it ever got."""
 
     def __init__(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from eventbroker.v1 import publisher_service_pb2 as pb
@@ -27,6 +28,7 @@ class Log:
         self._stored = stored
         self._told: dict[tuple[str, str], tuple[bytes, Event]] = {}  # by tenant and id: as it was told, and is stored
         self.aggregates: dict[tuple[str, str, str], list[Event]] = {}  # by tenant, type and id
+        self.moved = asyncio.Event()  # set, and replaced, whenever an event is stored
 
     def get(self, tenant: str, event_id: str) -> Event:
         """Raises Refused."""
@@ -127,6 +129,8 @@ class Log:
         self.events.append(stored)
         before.append(stored)
         self._stored(stored)
+        self.moved.set()
+        self.moved = asyncio.Event()
         return stored, False
 
 

@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from eventbroker.v1.event_pb2 import Event, Metadata
+    from google.protobuf.message import Message
 
     from eventbroker_client.testing.memory.refused import Violation
 
+MAX_PAGE = 1_000
 MAX_EVENT_BYTES = 1024 * 1024
 MAX_LEVELS_OF_JSON = 64
 FIRST_SECOND, LAST_SECOND = -62_135_596_799, 253_402_300_798  # of the years 1 and 9999
@@ -42,6 +44,30 @@ def event_faults(event: Event, path: str) -> list[Violation]:
     faults = [(f"{path}.{field}", rule) for field, rule in _faults(event)]
     if not faults and event.ByteSize() > MAX_EVENT_BYTES:
         faults.append((path, f"must be at most {MAX_EVENT_BYTES} bytes, not {event.ByteSize()}"))
+    return faults
+
+
+def history_faults(request: Message) -> list[Violation]:
+    """Of a list, or of a stream of history, as far as it has these fields."""
+    said: Any = request
+    has = request.DESCRIPTOR.fields_by_name
+    faults: list[Violation] = []
+    if said.tenant_id != "*" or "follow" not in has:  # which is for all tenants
+        faults += name_faults({"tenant_id": said.tenant_id}, optional=False)
+    if "filter" in has:
+        faults += [(f"filter.{field}", rule) for field, rule in pattern_faults(said.filter.event_types)]
+        if said.filter.aggregate_id and not said.filter.aggregate_type:
+            faults.append(("filter.aggregate_type", "must be set where aggregate_id is"))
+        if 0 < said.upto_position < said.after_position:
+            faults.append(("upto_position", "must not be before after_position, or be 0"))
+    if "follow" in has and said.follow and said.upto_position:
+        faults.append(("upto_position", "must be 0 with follow"))
+    for field in ("after_position", "upto_position", "from_version"):
+        if field in has and getattr(said, field) < 0:
+            faults.append((field, "must not be negative"))
+    for field in ("page_size", "max_batch_events"):
+        if field in has and not 0 <= getattr(said, field) <= MAX_PAGE:
+            faults.append((field, f"must be from 1 to {MAX_PAGE}, or 0"))
     return faults
 
 

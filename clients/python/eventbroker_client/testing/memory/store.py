@@ -5,22 +5,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from eventbroker.v1 import event_store_service_pb2 as pb
-from eventbroker.v1.event_store_service_pb2_grpc import EventStoreServiceServicer
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from eventbroker_client.testing.memory.refused import Refused, knows_only, refuse_if, refusing
+from eventbroker_client.testing.memory.history import History, aggregate_of
+from eventbroker_client.testing.memory.refused import Refused, refuse_if, refusing
 
 if TYPE_CHECKING:
     from eventbroker.v1.event_pb2 import Event
 
     from eventbroker_client.testing.memory.log import Log
 
-    Addressed = pb.GetAggregateRequest | pb.ListAggregateEventsRequest | pb.GetSnapshotRequest
+    Addressed = pb.GetAggregateRequest | pb.GetSnapshotRequest
 
 MOST_EVENTS = 1_000  # in one answer
 
 
-class EventStore(EventStoreServiceServicer):
+class EventStore(History):
     """What it leaves out answers UNIMPLEMENTED."""
 
     def __init__(self, log: Log) -> None:
@@ -30,16 +30,6 @@ class EventStore(EventStoreServiceServicer):
     @refusing
     async def GetEvent(self, request: pb.GetEventRequest, context: Any) -> pb.GetEventResponse:  # noqa: N802
         return pb.GetEventResponse(event=self._log.get(request.tenant_id, request.event_id))
-
-    @refusing
-    async def ListAggregateEvents(  # noqa: N802
-        self, request: pb.ListAggregateEventsRequest, context: Any
-    ) -> pb.ListAggregateEventsResponse:
-        knows_only(request, "tenant_id", "aggregate_type", "aggregate_id", "from_version", "page_size", "page_token")
-        first = int(request.page_token or request.from_version)
-        events = [event for event in self._events(request) if event.aggregate_version >= first]
-        page, rest = _cut(events, request.page_size or 100)
-        return pb.ListAggregateEventsResponse(events=page, next_page_token=str(rest or ""))
 
     @refusing
     async def GetAggregate(self, request: pb.GetAggregateRequest, context: Any) -> pb.GetAggregateResponse:  # noqa: N802
@@ -55,10 +45,7 @@ class EventStore(EventStoreServiceServicer):
         if request.HasField("as_of_version"):
             events = events[: request.as_of_version]
         last = events[-1]
-        answer = pb.GetAggregateResponse()
-        answer.aggregate.aggregate_type, answer.aggregate.aggregate_id = last.aggregate_type, last.aggregate_id
-        answer.aggregate.version, answer.aggregate.position = last.aggregate_version, last.position
-        answer.aggregate.record_time.CopyFrom(last.record_time)
+        answer = pb.GetAggregateResponse(aggregate=aggregate_of(last))
         snapshot = None if request.without_snapshot else self._snapshot(request, last.aggregate_version)
         if snapshot is not None:
             answer.snapshot.CopyFrom(snapshot)
