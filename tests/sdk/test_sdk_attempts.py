@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
 import pytest
-from eventbroker_client import InvalidArgument, Overloaded, Unavailable
-from eventbroker_client.connection.attempts import ATTEMPT_TIMEOUT, LONGEST_PAUSE, Attempts, Backoff
+from eventbroker_client import (
+    BlockingPublisher,
+    Event,
+    EventBrokerError,
+    InvalidArgument,
+    Overloaded,
+    Unavailable,
+    connect,
+)
+from eventbroker_client.connection.attempts import (
+    ATTEMPT_TIMEOUT,
+    LONGEST_PAUSE,
+    SHORTEST_ATTEMPT,
+    Attempts,
+    Backoff,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+    from typing import Any
+
+NOBODY = "127.0.0.1:1"
 
 
 class Clock:
@@ -59,16 +83,48 @@ def test_when_time_is_over_the_last_error_is_raised(clock: Clock) -> None:
         attempts.pause_after(Unavailable("two"))
 
 
-def test_the_last_attempt_is_made_shortly_before_time_is_over_however_long_the_pauses_are(clock: Clock) -> None:
+@pytest.mark.parametrize("error", [Unavailable("gone"), Overloaded(retry_after=0.2)])
+def test_all_of_the_time_is_used_however_long_the_next_pause_would_be(clock: Clock, error: EventBrokerError) -> None:
     attempts = Attempts(2, clock=clock, draw=longest)
 
-    def try_again() -> None:
+    def go_on() -> None:
         while True:
-            clock.now += attempts.pause_after(Unavailable("away"))
+            clock.now += attempts.pause_after(error)
 
-    with pytest.raises(Unavailable):
-        try_again()
-    assert clock.now == pytest.approx(101.9)
+    with pytest.raises(type(error)):
+        go_on()
+    assert attempts.timeout() <= SHORTEST_ATTEMPT + getattr(error, "retry_after", 0.0)
+
+
+def test_that_an_attempt_took_too_long_does_not_hide_what_failed_before(clock: Clock) -> None:
+    attempts = Attempts(2, clock=clock, draw=longest)
+    attempts.pause_after(Unavailable("connection refused"))
+    clock.now += 2
+    with pytest.raises(Unavailable, match="connection refused"):
+        attempts.pause_after(Unavailable("too late", reason="DEADLINE_EXCEEDED"))
+
+
+async def test_where_nobody_listens_calls_fail_at_the_end_of_their_time_and_say_why() -> None:
+    timeout, event = 1.0, Event("a.b", "A", "1")
+
+    async def failed(call: Awaitable[Any]) -> tuple[float, str]:
+        begun = time.monotonic()
+        with pytest.raises(Unavailable) as caught:
+            await call
+        return time.monotonic() - begun, str(caught.value)
+
+    async with connect(NOBODY, tenant="t", timeout=timeout) as sdk:
+        with BlockingPublisher.connect(NOBODY, tenant="t", timeout=timeout) as publisher:
+            ends = await asyncio.gather(
+                failed(sdk.publish(event)),
+                failed(sdk.publish_many([event])),
+                failed(sdk.get_event("e1")),
+                failed(anext(sdk.read())),
+                failed(asyncio.to_thread(publisher.publish, event)),
+            )
+    for took, why in ends:
+        assert took >= timeout - SHORTEST_ATTEMPT
+        assert "Connection refused" in why
 
 
 def test_an_unknown_outcome_outweighs_a_later_refusal_that_would_say_that_nothing_was_done(clock: Clock) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ATTEMPT_TIMEOUT = 10.0  # seconds that one attempt may take
-SHORTEST_ATTEMPT = 0.1  # seconds before the end in which none is begun any more
+SHORTEST_ATTEMPT = 0.1  # seconds: with less left, there is no other
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 5.0  # seconds, before jitter
 
 
@@ -54,18 +54,18 @@ class Attempts:
         return max(0.001, min(ATTEMPT_TIMEOUT, self._ends - self._clock()))
 
     def pause_after(self, error: EventBrokerError) -> float:
-        """How many seconds to wait before the next attempt: the last is made shortly before time is over. Raises the
-        error if there is to be none.
+        """How many seconds to wait before the next attempt, the last one just before the end. Raises the error if there
+        is to be none.
 
-        When time is over, an attempt of unknown outcome outweighs a later one that did nothing.
+        When time is over, an attempt of unknown outcome outweighs a later one that did nothing. That an attempt took
+        too long says less than what failed before.
         """
-        if isinstance(error, Unavailable):
+        if isinstance(error, Unavailable) and not (self.unknown and error.reason == "DEADLINE_EXCEEDED"):
             self.unknown = error
         if not error.retryable:
             raise error
-        pause = self._backoff.next()
         least = error.retry_after if isinstance(error, Overloaded) else 0.0
-        room = self._ends - self._clock() - SHORTEST_ATTEMPT
-        if room <= least:
+        most = self._ends - self._clock() - SHORTEST_ATTEMPT
+        if most <= least:
             raise self.unknown or error
-        return min(least + pause, room)
+        return min(least + self._backoff.next(), most)
