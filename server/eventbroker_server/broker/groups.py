@@ -133,7 +133,7 @@ class Groups:
         InvalidArgument for a position beyond the head."""
         group = await self.get(key)
         places = await self._places(key, to, "to.position")
-        checkpoints = {shard: (await self._store.membership(key, shard)).checkpoint for shard in places}
+        checkpoints = {shard: place.checkpoint for shard, place in (await self._memberships(key)).items()}
         most = None if dry_run else _MOST_COUNTED
         again = await self._count(group, places, checkpoints, most)
         skipped = await self._count(group, checkpoints, places, most)
@@ -157,8 +157,7 @@ class Groups:
         """Forget a group. Raises GroupInUse, unless forced, and StreamsUnavailable: without Redis it is not known
         whether consumers are connected, and what Redis has of the group could not be forgotten."""
         group = await self.get(key)
-        shards = shards_of(key, self._shards)
-        memberships = {shard: await self._store.membership(key, shard) for shard in shards}
+        memberships = await self._memberships(key)
         consumers = await self._consumers(group, memberships)
         connected = {consumer.consumer_id for consumer in consumers if consumer.connected}
         connected |= {consumer_id_of(name) for name in self._subscriptions.consumers_of(key)}
@@ -176,10 +175,9 @@ class Groups:
         """How the group stands; without Redis, what PostgreSQL knows."""
         leftovers = await self._store.leftovers(group.key)
         shards, oldest = [], [leftovers.oldest_retry_at]
-        memberships: dict[int, Membership] = {}
+        memberships = await self._memberships(group.key)
         complete = True
-        for shard in shards_of(group.key, self._shards):
-            membership = memberships[shard] = await self._store.membership(group.key, shard)
+        for shard, membership in memberships.items():
             head, settled = await self._log.head(shard), membership.checkpoint
             try:
                 if (progress := await self.progress(group, shard, membership.generation)) is not None:
@@ -201,9 +199,12 @@ class Groups:
 
     async def is_attended(self, group: Group) -> bool:
         """Whether a consumer is connected to it, through whichever broker. Raises StreamsUnavailable."""
-        shards = shards_of(group.key, self._shards)
-        memberships = {shard: await self._store.membership(group.key, shard) for shard in shards}
-        return any(consumer.connected for consumer in await self._consumers(group, memberships))
+        consumers = await self._consumers(group, await self._memberships(group.key))
+        return any(consumer.connected for consumer in consumers)
+
+    async def _memberships(self, key: GroupKey) -> dict[int, Membership]:
+        """Of all shards that the group reads."""
+        return {shard: await self._store.membership(key, shard) for shard in shards_of(key, self._shards)}
 
     async def progress(self, group: Group, shard: int, generation: int) -> Progress | None:
         """How far Redis has brought the group in a shard; None if it is not there, or about to be made anew. Raises

@@ -16,7 +16,7 @@ from eventbroker_server.rpc import pages
 from eventbroker_server.rpc.auth import PRINCIPAL
 from eventbroker_server.rpc.convert import EPOCH, event_message, set_time
 from eventbroker_server.rpc.dead_letter_filter import filter_of
-from eventbroker_server.rpc.rules import check_name, raise_if_any
+from eventbroker_server.rpc.rules import check_name, raise_if_any, tenant_of
 
 if TYPE_CHECKING:
     import grpc
@@ -123,8 +123,7 @@ def _addressed(request: _Request) -> tuple[str, list[Violation]]:
     """The tenant of the group, empty for all of them, and what is wrong with the names."""
     violations: list[Violation] = []
     check_name(request.group, "group", violations)
-    check_name(request.tenant_id, "tenant_id", violations, optional=True)
-    return request.tenant_id or PRINCIPAL.get().tenant or "", violations
+    return tenant_of(request.tenant_id, violations, optional=True), violations
 
 
 def _message(dead: DeadLetter) -> pb.DeadLetter:

@@ -33,10 +33,11 @@ def check_name(name: str, path: str, violations: list[Violation], *, optional: b
         violations.append(Violation(path, NAME_RULE))
 
 
-def tenant_of(tenant_id: str, violations: list[Violation]) -> str:
-    """The tenant that a request means, which is the caller's own if it names none."""
+def tenant_of(tenant_id: str, violations: list[Violation], *, optional: bool = False) -> str:
+    """The tenant that a request means, which is the caller's own if it names none. An `optional` one is empty then, if
+    the caller has none either."""
     tenant = tenant_id or PRINCIPAL.get().tenant or ""
-    check_name(tenant, "tenant_id", violations)
+    check_name(tenant, "tenant_id", violations, optional=optional)
     return tenant
 
 
