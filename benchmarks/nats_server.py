@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
 import socket
 import tempfile
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.stage import ROOT, START_TIMEOUT, STOP_TIMEOUT
+from benchmarks.stage import ROOT, program
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -52,22 +51,8 @@ async def nats_server(directory: Path, *, flushed: bool) -> AsyncIterator[Nats]:
     sync = "sync_interval: always" if flushed else ""
     config, log = home / "nats.conf", home / "log"
     config.write_text(_CONFIG.format(port=port, store=home / "store", sync=sync))
-    with log.open("w") as output:
-        process = await asyncio.create_subprocess_exec(
-            find(), "-c", str(config), stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output
-        )
     try:
-        async with asyncio.timeout(START_TIMEOUT):
-            while "Server is ready" not in log.read_text():
-                if process.returncode is not None:
-                    raise RuntimeError(f"nats-server did not start:\n{log.read_text()}")
-                await asyncio.sleep(0.02)
-        yield Nats(process.pid, f"nats://127.0.0.1:{port}")
-        process.terminate()
-        async with asyncio.timeout(STOP_TIMEOUT):
-            await process.wait()
+        async with program((find(), "-c", str(config)), log, lambda: "Server is ready" in log.read_text()) as pid:
+            yield Nats(pid, f"nats://127.0.0.1:{port}")
     finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
         shutil.rmtree(home)

@@ -151,17 +151,11 @@ async def handle_messages(line: Line, url: str, wanted: int) -> Took:
     return Took(wanted, time.monotonic() - began, time.process_time() - cpu, [])
 
 
-async def _run(load: Callable[..., Awaitable[Took]], *args: Any) -> Took:
-    async with worker(load, *args) as line:
-        line.say("go")
-        took: Took = await line.hear()
-    return took
-
-
 class Figures(NamedTuple):
-    """Of one measure on one side in one round: events a second, CPU us an event of the load and of all behind it, and
-    latencies in ms."""
+    """Of one measure on one side in one round: events, and how many a second, CPU us an event of the load and of all
+    behind it, and latencies in ms."""
 
+    events: int
     rate: float
     own_us: float
     served_us: float
@@ -169,38 +163,35 @@ class Figures(NamedTuple):
     p99: float
 
 
-def _figures(took: Took, served: float) -> Figures:
+async def _measured(used: Callable[[], float], load: Callable[..., Awaitable[Took]], *args: Any) -> Figures:
+    """Run a load; `used` tells the CPU seconds of what serves it."""
+    before = used()
+    async with worker(load, *args) as line:
+        line.say("go")
+        took: Took = await line.hear()
     cuts = quantiles(took.latencies, n=100, method="inclusive") if took.latencies else [0.0] * 99
-    each = 1e6 / took.events
-    return Figures(took.events / took.seconds, took.cpu * each, served * each, cuts[49] * 1e3, cuts[98] * 1e3)
+    rate, each = took.events / took.seconds, 1e6 / took.events
+    return Figures(took.events, rate, took.cpu * each, (used() - before) * each, cuts[49] * 1e3, cuts[98] * 1e3)
 
 
 async def _eventbroker(broker: Broker, seconds: float) -> dict[str, Figures]:
-    found = {}
-    before = broker.usage()
-    published = await _run(publish_events, broker.target, seconds)
-    used = broker.usage().since(before)
-    found["publish"] = _figures(published, used.broker + used.postgres + used.valkey)
+    def used() -> float:
+        usage = broker.usage()
+        return usage.broker + usage.postgres + usage.valkey
+
+    published = await _measured(used, publish_events, broker.target, seconds)
     await broker.caught_up()
-    before = broker.usage()
-    handled = await _run(handle_events, broker.target, published.events)
-    used = broker.usage().since(before)
-    found["handle"] = _figures(handled, used.broker + used.postgres + used.valkey)
-    return found
+    handled = await _measured(used, handle_events, broker.target, published.events)
+    return {"publish": published, "handle": handled}
 
 
 async def _nats(server: Nats, seconds: float) -> dict[str, Figures]:
     def used() -> float:
         return usage_of(server.pid, server.pid, server.pid).broker
 
-    found = {}
-    before = used()
-    published = await _run(publish_messages, server.url, seconds)
-    found["publish"] = _figures(published, used() - before)
-    before = used()
-    handled = await _run(handle_messages, server.url, published.events)
-    found["handle"] = _figures(handled, used() - before)
-    return found
+    published = await _measured(used, publish_messages, server.url, seconds)
+    handled = await _measured(used, handle_messages, server.url, published.events)
+    return {"publish": published, "handle": handled}
 
 
 async def main(rounds: int, seconds: float) -> None:

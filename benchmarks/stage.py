@@ -25,7 +25,7 @@ from redis.asyncio import Redis
 from benchmarks.cpu import Usage, usage_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).parent.parent
 START_TIMEOUT, STOP_TIMEOUT = 60.0, 30.0
@@ -80,36 +80,11 @@ class Stage:
         }
         log = data / "log"
         profiler = ["-m", "cProfile", "-o", str(profile)] if profile else []
-        with log.open("w") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *profiler,
-                "-m",
-                "eventbroker_server",
-                env=inherited | {f"EVENTBROKER_{name}": value for name, value in own.items()},
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                cwd=ROOT,
-            )
-        try:
-            endpoints = data / "endpoints.json"
-            async with asyncio.timeout(START_TIMEOUT):
-                while not endpoints.exists():
-                    if process.returncode is not None:
-                        raise RuntimeError("the broker did not start")
-                    await asyncio.sleep(0.02)
-            yield Broker(self, database, process.pid, json.loads(endpoints.read_text())["target"])
-            process.terminate()
-            async with asyncio.timeout(STOP_TIMEOUT):
-                await process.wait()
-        except Exception as exc:
-            exc.add_note(f"The broker said:\n{log.read_text()[-4000:]}")
-            raise
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+        endpoints = data / "endpoints.json"
+        argv = (sys.executable, *profiler, "-m", "eventbroker_server")
+        environ = inherited | {f"EVENTBROKER_{name}": value for name, value in own.items()}
+        async with program(argv, log, endpoints.exists, environ) as pid:
+            yield Broker(self, database, pid, json.loads(endpoints.read_text())["target"])
 
 
 @dataclass(frozen=True)
@@ -135,6 +110,39 @@ class Broker:
         async with Redis.from_url(self.stage.valkey_url) as valkey, asyncio.timeout(60):
             while int(await valkey.get(Keys(_PREFIX, 0).head) or 0) < stored:  # noqa: ASYNC110 - in another process
                 await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def program(
+    argv: Sequence[str], log: Path, is_ready: Callable[[], bool], environ: Mapping[str, str] | None = None
+) -> AsyncIterator[int]:
+    """A process, by its pid, from when it is ready until the end of the block. What it says goes into the log, and on
+    to whoever reads of a failure. Raises RuntimeError if it does not start."""
+    with log.open("w") as output:
+        process = await asyncio.create_subprocess_exec(
+            *argv, env=environ, stdin=asyncio.subprocess.DEVNULL, stdout=output, stderr=output, cwd=ROOT
+        )
+    try:
+        async with asyncio.timeout(START_TIMEOUT):
+            while not is_ready():
+                if process.returncode is not None:
+                    raise RuntimeError(f"{Path(argv[0]).name} did not start")
+                await asyncio.sleep(0.02)
+        yield process.pid
+        process.terminate()
+        async with asyncio.timeout(STOP_TIMEOUT):
+            await process.wait()
+    except Exception as exc:
+        exc.add_note(f"It said:\n{_end_of(log)}")
+        raise
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+def _end_of(log: Path) -> str:
+    return log.read_text()[-4000:]
 
 
 @asynccontextmanager
