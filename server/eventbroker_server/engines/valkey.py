@@ -42,6 +42,7 @@ async def run_valkey(home: DataDir, binary: str) -> AsyncIterator[EmbeddedEngine
             "appendfsync": "everysec",
             "auto-aof-rewrite-min-size": "256mb",  # a rewrite takes a CPU, and at 64mb comes every 50,000 events
             "save": "",
+            "stream-node-max-bytes": "16384",  # as comes, a node holds six events: a tenth more CPU to add and ack one
             "maxmemory-policy": "noeviction",
             "logfile": "",  # standard output, which is the log
         }
