@@ -1,8 +1,8 @@
 """Group commit: one writer per shard gathers the requests that arrive while a flush is under way into the next one.
 
 A flush is one round trip in the common case, one transaction, one fsync. A request alone is flushed at once; after a
-flush that several shared, a smaller one lingers until as many are there again, for a few milliseconds at most. An
-answer leaves only after the commit; then the events go to the relay, in order.
+flush that several shared, a smaller one lingers while more keep coming, until as many are there again, for a few
+milliseconds at most. An answer leaves only after the commit; then the events go to the relay, in order.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.broker.decide import Verdict, decide, guess
-from eventbroker_server.broker.tasks import wait_for
+from eventbroker_server.broker.tasks import lull
 from eventbroker_server.domain.errors import BrokerError, Overloaded, ShuttingDown, StoreUnavailable
 from eventbroker_server.domain.event import StoredEvent
 from eventbroker_server.ports import Collision
@@ -70,7 +70,6 @@ class Writer:
         self._events = 0
         self._bytes = 0
         self._arrived = asyncio.Event()
-        self._wanted = 0  # events that have to wait before it is set
         self._versions = _Versions(limits.cached_aggregates)
         self._closed = False
 
@@ -90,8 +89,7 @@ class Writer:
         waiting = _Waiting(request, asyncio.get_running_loop().create_future(), size)
         self._queue.append(waiting)
         self._count(waiting, 1)
-        if self._events >= self._wanted:
-            self._arrived.set()
+        self._arrived.set()
         return await waiting.answer
 
     async def run(self) -> None:
@@ -103,20 +101,12 @@ class Writer:
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
-            if self._events < (wanted := min(company, _SMALL)):
-                await self._linger(wanted)
+            if not self._closed:
+                await lull(lambda: self._events, min(company, _SMALL), self._limits.linger)
             batch = self._take()
             company = sum(len(waiting.request.events) for waiting in batch) if len(batch) > 1 else 0
             if batch:
                 await self._flush(batch)
-
-    async def _linger(self, wanted: int) -> None:
-        """Wait until as many events are here as came together last, but not for long."""
-        self._wanted = wanted
-        self._arrived.clear()
-        if not self._closed:
-            await wait_for(self._arrived, self._limits.linger)
-        self._wanted = 0
 
     def close(self) -> None:
         """Take no more; `run` ends when what waits is flushed."""

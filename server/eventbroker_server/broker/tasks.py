@@ -7,9 +7,11 @@ import logging
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 log = logging.getLogger(__name__)
+
+_LULL = 0.001  # seconds in which nothing comes: what is on its way together comes closer than that
 
 
 async def end(tasks: Iterable[asyncio.Task[None]]) -> None:
@@ -35,3 +37,13 @@ async def wait_for(event: asyncio.Event, seconds: float) -> bool:
             return await event.wait()
     except TimeoutError:
         return False
+
+
+async def lull(here: Callable[[], int], wanted: int, seconds: float) -> None:
+    """Wait while more keep coming, until as many are here as wanted, but not for longer than this."""
+    loop = asyncio.get_running_loop()
+    ends = loop.time() + seconds
+    before = -1
+    while before < (now := here()) < wanted and loop.time() < ends:
+        before = now
+        await asyncio.sleep(_LULL)
