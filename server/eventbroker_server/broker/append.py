@@ -73,11 +73,13 @@ class Writer:
         self._versions = _Versions(limits.cached_aggregates)
         self._closed = False
 
-    async def append(self, request: Request) -> list[Stored]:
+    def append(self, request: Request) -> asyncio.Future[list[Stored]]:
         """Store the events of a request, all or none; the answer is committed and flushed, an event each, in order.
+        Requests are stored in the order of the calls.
 
-        Raises EventIdReused, VersionConflict, Overloaded, ShuttingDown: nothing was stored. Raises StoreUnavailable:
-        not known. A caller that is cancelled while the flush is under way learns nothing, as after a broken connection.
+        Raises Overloaded, ShuttingDown; the answer may be EventIdReused, VersionConflict: nothing was stored; or
+        StoreUnavailable: not known. Who cancels it while the flush is under way learns nothing, as after a broken
+        connection.
         """
         if self._closed:
             raise ShuttingDown
@@ -90,7 +92,7 @@ class Writer:
         self._queue.append(waiting)
         self._count(waiting, 1)
         self._arrived.set()
-        return await waiting.answer
+        return waiting.answer
 
     async def run(self) -> None:
         """Flush until closed and empty."""

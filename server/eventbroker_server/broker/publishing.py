@@ -28,22 +28,34 @@ class Publishing:
     async def publish(
         self, principal: Principal, events: Sequence[Event], expectations: Sequence[Expectation] = ()
     ) -> list[Stored]:
-        """Store the events of one tenant, all or none. Raises TenantForbidden, and what Writer.append raises."""
-        tenant = events[0].tenant_id
-        if not principal.writes(tenant):
-            raise TenantForbidden(tenant_id=tenant)
-        writer = self._writers[shard_of(tenant, len(self._writers))]
-        return await writer.append(Request(events, expectations))
+        """Store the events of one tenant, all or none. Raises TenantForbidden, and what Writer.append raises and
+        answers."""
+        return await self._append(principal, Request(events, expectations))
 
     async def publish_each(self, principal: Principal, events: Sequence[Event]) -> list[Stored | BrokerError]:
         """Store each event for itself. Raises StoreUnavailable if the outcome of any is not known."""
+        loop = asyncio.get_running_loop()
 
-        async def one(event: Event) -> Stored | BrokerError:
+        def asked(event: Event) -> asyncio.Future[list[Stored]]:
             try:
-                return (await self.publish(principal, [event]))[0]
-            except StoreUnavailable:
-                raise
+                return self._append(principal, Request([event]))
             except BrokerError as exc:
-                return exc
+                refused: asyncio.Future[list[Stored]] = loop.create_future()
+                refused.set_exception(exc)
+                return refused
 
-        return await asyncio.gather(*(one(event) for event in events))
+        outcomes: list[Stored | BrokerError] = []
+        for answer in await asyncio.gather(*map(asked, events), return_exceptions=True):
+            if isinstance(answer, list):
+                outcomes.append(answer[0])
+            elif isinstance(answer, BrokerError) and not isinstance(answer, StoreUnavailable):
+                outcomes.append(answer)
+            else:
+                raise answer
+        return outcomes
+
+    def _append(self, principal: Principal, request: Request) -> asyncio.Future[list[Stored]]:
+        tenant = request.events[0].tenant_id
+        if not principal.writes(tenant):
+            raise TenantForbidden(tenant_id=tenant)
+        return self._writers[shard_of(tenant, len(self._writers))].append(request)
