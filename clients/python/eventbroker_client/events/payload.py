@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 BYTES = "application/octet-stream"
 
+_JSON = json.JSONEncoder(default=plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 @dataclass(frozen=True, slots=True)
 class Binary:
@@ -50,7 +52,7 @@ def put(data: Any, message: Carrier) -> None:
         message.json = data.text
     else:
         try:
-            message.json = json.dumps(data, default=plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            message.json = _JSON.encode(data)
         except (TypeError, ValueError, RecursionError) as exc:  # a lone surrogate is a ValueError, too
             raise InvalidArgument(violations=[Violation("data", f"has no form in JSON: {exc}")]) from exc
 

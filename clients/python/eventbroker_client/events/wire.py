@@ -51,7 +51,9 @@ def message_of(event: Event, defaults: Defaults) -> event_pb2.Event:
     if event.timestamp.tzinfo is None:
         violations.append(Violation("timestamp", "must have a time zone"))
     else:
-        message.timestamp.FromDatetime(event.timestamp)
+        since = event.timestamp - _EPOCH
+        message.timestamp.seconds = since.days * 86_400 + since.seconds
+        message.timestamp.nanos = since.microseconds * 1000
     metadata = message.metadata
     metadata.source = event.source or defaults.source or (kind.source if kind else "")
     metadata.caused_by = event.caused_by or cause.event_id or (kind.caused_by if kind else "")
