@@ -107,6 +107,9 @@ class Proxy:
         except OSError:
             return
         connection = _Connection(writer, to_server)
+        if self._is_cut:  # meanwhile
+            connection.abort()
+            return
         self._connections.add(connection)
         lost: list[Swallowed] = []
 
