@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
-from eventbroker.v1.publisher_service_pb2 import AggregateExpectation
+from eventbroker.v1.publisher_service_pb2 import AggregateExpectation, PublishRequest
 from eventbroker.v1.subscriber_service_pb2 import NACK_ACTION_RELEASE
 from eventbroker_server.redis.keys import Keys
 from redis.asyncio import Redis
@@ -153,6 +153,20 @@ async def test_without_postgres_what_was_trimmed_waits_and_what_is_relayed_keeps
         (again,) = await stream.take(1)
         assert (again.event, again.attempt) == (first.event, 1)
         assert await broker.ack([again.ack_id]) == [DONE]
+
+
+async def test_a_frozen_postgres_is_waited_for_once(
+    make_broker: Callable[..., Awaitable[Client]], to_postgres: Proxy
+) -> None:
+    broker = await make_broker(postgres_url=to_postgres.url, postgres_timeout=3.0)
+    await broker.publish(event())
+    to_postgres.freeze()
+    try:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:  # for the statement, and not for its end as well
+            await broker.publisher.Publish(PublishRequest(events=[event()]), timeout=5.5)
+    finally:
+        to_postgres.restore()
+    assert caught.value.code() == grpc.StatusCode.UNAVAILABLE
 
 
 async def refused(broker: Client, one: event_pb2.Event) -> grpc.aio.AioRpcError:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -16,7 +16,7 @@ import asyncpg
 from eventbroker_server.domain.errors import BadSetting, StoreUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
     from eventbroker_server.settings import Settings
 
@@ -35,8 +35,20 @@ async def translated() -> AsyncIterator[None]:
         if exc.sqlstate and exc.sqlstate.startswith(_AWAY):
             raise StoreUnavailable(cause=type(exc).__name__) from exc
         raise
+    except asyncpg.exceptions.ClientConfigurationError:
+        raise  # of the URL
     except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError) as exc:
         raise StoreUnavailable(cause=type(exc).__name__) from exc
+
+
+@contextmanager
+def _ended_at_timeout(connection: Any) -> Iterator[None]:
+    """To roll back, or to cancel the statement, would take as long again with a server that does not answer."""
+    try:
+        yield
+    except TimeoutError:
+        connection.terminate()
+        raise
 
 
 class Pool:
@@ -49,19 +61,22 @@ class Pool:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
         async with translated(), self._pool.acquire(timeout=self._timeout) as connection:
-            yield connection
+            with _ended_at_timeout(connection):
+                yield connection
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         async with self.connection() as connection, connection.transaction():
-            yield connection
+            with _ended_at_timeout(connection):
+                yield connection
 
     @asynccontextmanager
     async def moment(self) -> AsyncIterator[Any]:
         """A transaction in which all statements see the database as it was at one moment. It cannot write."""
         reading = {"isolation": "repeatable_read", "readonly": True}
         async with self.connection() as connection, connection.transaction(**reading):
-            yield connection
+            with _ended_at_timeout(connection):
+                yield connection
 
 
 @asynccontextmanager
