@@ -193,6 +193,10 @@ def test_brackets_that_nest_nothing_do_not_count() -> None:
     assert taken(event(json='["' + "[{" * 100 + '"]'))
 
 
+def test_depth_counts_also_where_an_equal_key_hides_it() -> None:
+    assert faults(event(json='{"a":' + nested(64) + ',"a":1}')) == ["json"]
+
+
 META = event_pb2.Metadata
 
 

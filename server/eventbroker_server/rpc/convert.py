@@ -6,9 +6,11 @@ breaks. The events are checked by hand: this is the path of every event, and eac
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING
 
 import orjson
 from eventbroker.v1 import event_pb2
@@ -164,27 +166,23 @@ def data_of(message: _WithData, wrong: Callable[[str, str], None]) -> Data:
 
 def _json_fault(text: str) -> str | None:
     try:
-        value = orjson.loads(text)
+        orjson.loads(text)
     except orjson.JSONDecodeError as exc:
         return f"must be well-formed JSON, at most {MAX_JSON_DEPTH} levels deep ({str(exc)[:100]})"
     # Only text with more brackets than levels can nest too deep, and few have as many.
-    if text.count("{") + text.count("[") > MAX_JSON_DEPTH and _depth_exceeds(value, MAX_JSON_DEPTH):
+    if text.count("{") + text.count("[") > MAX_JSON_DEPTH and _depth(text) > MAX_JSON_DEPTH:
         return f"must nest at most {MAX_JSON_DEPTH} levels"
     return None
 
 
-def _depth_exceeds(value: Any, most: int) -> bool:
-    level = [value]
-    for _ in range(most):
-        level = [
-            child
-            for node in level
-            if isinstance(node, (dict, list))
-            for child in (node.values() if isinstance(node, dict) else node)
-        ]
-        if not level:
-            return False
-    return any(isinstance(node, (dict, list)) for node in level)
+def _depth(text: str) -> int:
+    """How deep well-formed JSON nests; in the text, as a parsed object has one of two equal keys only."""
+    levels = accumulate(1 if bracket in "{[" else -1 for bracket in _BRACKETS.findall(_STRINGS.sub("", text)))
+    return max(levels, default=0)
+
+
+_STRINGS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"')
+_BRACKETS = re.compile(r"[][{}]")
 
 
 @lru_cache(4096)
