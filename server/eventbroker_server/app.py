@@ -68,7 +68,7 @@ from eventbroker_server.rpc.event_store import EventStoreServicer
 from eventbroker_server.rpc.groups import GroupServicer
 from eventbroker_server.rpc.publish_stream import PublishStreams
 from eventbroker_server.rpc.publisher import PublisherServicer, PublishLimits
-from eventbroker_server.rpc.server import Server
+from eventbroker_server.rpc.server import Server, target_of
 from eventbroker_server.rpc.stats import StatsServicer
 from eventbroker_server.rpc.subscriber import SubscriberServicer
 from eventbroker_server.settings import default_data_dir
@@ -241,7 +241,7 @@ async def running(settings: Settings) -> AsyncIterator[Endpoints]:
             },
         )
         yield Endpoints(
-            f"{settings.host}:{port}",
+            target_of(settings.host, port),
             postgres="" if settings.postgres_url else postgres_url,
             redis="" if settings.redis_url else redis_url,
             http=http,

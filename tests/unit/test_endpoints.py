@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from eventbroker_server.app import Endpoints, announced
+from eventbroker_server.rpc.server import target_of
 from eventbroker_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -68,3 +69,11 @@ async def test_that_of_a_broker_that_was_killed_is_replaced(file: Path) -> None:
     for text in (json.dumps({"pid": process.pid}), "{}", "[]", "not JSON"):
         left_behind(file, text)
         assert (await told(GUEST, file))["target"] == GUEST.target
+
+
+@pytest.mark.parametrize(
+    ("host", "target"),
+    [("127.0.0.1", "127.0.0.1:7"), ("localhost", "localhost:7"), ("::1", "[::1]:7"), ("[::1]", "[::1]:7")],
+)
+def test_a_target_can_be_dialled(host: str, target: str) -> None:
+    assert target_of(host, 7) == target

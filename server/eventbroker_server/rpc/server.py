@@ -102,9 +102,8 @@ class Server:
 
     async def start(self, host: str, port: int) -> int:
         """Listen; answer the port. Raises BadSetting."""
-        address = f"[{host}]" if ":" in host and not host.startswith("[") else host
         try:
-            bound: int = self._server.add_insecure_port(f"{address}:{port}")
+            bound: int = self._server.add_insecure_port(target_of(host, port))
         except RuntimeError as exc:
             rule = f"{port} cannot be listened to on {host}: is it in use? EVENTBROKER_PORT sets another"
             raise BadSetting("port", rule) from exc
@@ -120,3 +119,8 @@ class Server:
 
     async def stop(self, grace: float) -> None:
         await self._server.stop(grace)
+
+
+def target_of(host: str, port: int) -> str:
+    """As clients take it: an IPv6 address stands in brackets."""
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"
