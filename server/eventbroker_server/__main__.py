@@ -29,7 +29,11 @@ eventbroker is ready on {target}  (Ctrl-C stops it)
   subscribe:  grpcurl -plaintext -d '{{"group": "demo", "event_types": ["user.*"]}}' {target} \\
                 eventbroker.v1.SubscriberService/Subscribe
 
-  With buf:   buf curl --http2-prior-knowledge --protocol grpc -d '...' http://{target}/eventbroker.v1.PublisherService/Publish
+  With buf:   buf curl --http2-prior-knowledge --protocol grpc -d '{{"group": "demo", "event_types": ["user.*"]}}' \\
+                http://{target}/eventbroker.v1.SubscriberService/Subscribe
+  Or:         eventbroker publish user.created User/u1 '{{}}' --tenant acme --url {target}
+              eventbroker subscribe --group demo --tenant acme --url {target}
+              (eventbroker and buf are in .venv/bin after `make run`)
 """
 
 
