@@ -42,7 +42,8 @@ class PublisherServiceStub:
     Publish: _grpc.UnaryUnaryMultiCallable[_publisher_service_pb2.PublishRequest, _publisher_service_pb2.PublishResponse]
     """Publish stores 1 to 1,000 events, at most 4 MiB, and answers with one result for each, in their order.
 
-    INVALID_ARGUMENT names every field that breaks a rule, for all events at once. ALREADY_EXISTS: an event id is in
+    INVALID_ARGUMENT names every field that breaks a rule, for all events at once, as far as an answer holds them (some
+    36); `violations` in its ErrorInfo says how many there are. ALREADY_EXISTS: an event id is in
     use for another event. ABORTED: expectations did not hold; PreconditionFailure names each aggregate of which one did
     not, with what was expected and its actual version, as far as trailers hold them (40 and more), and `conflicts` of
     ErrorInfo tells how many they are. PERMISSION_DENIED: the tenant is not the caller's. RESOURCE_EXHAUSTED: too much
@@ -75,7 +76,8 @@ class PublisherServiceAsyncStub(PublisherServiceStub):
     Publish: _aio.UnaryUnaryMultiCallable[_publisher_service_pb2.PublishRequest, _publisher_service_pb2.PublishResponse]  # type: ignore[assignment]
     """Publish stores 1 to 1,000 events, at most 4 MiB, and answers with one result for each, in their order.
 
-    INVALID_ARGUMENT names every field that breaks a rule, for all events at once. ALREADY_EXISTS: an event id is in
+    INVALID_ARGUMENT names every field that breaks a rule, for all events at once, as far as an answer holds them (some
+    36); `violations` in its ErrorInfo says how many there are. ALREADY_EXISTS: an event id is in
     use for another event. ABORTED: expectations did not hold; PreconditionFailure names each aggregate of which one did
     not, with what was expected and its actual version, as far as trailers hold them (40 and more), and `conflicts` of
     ErrorInfo tells how many they are. PERMISSION_DENIED: the tenant is not the caller's. RESOURCE_EXHAUSTED: too much
@@ -111,7 +113,8 @@ class PublisherServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_publisher_service_pb2.PublishResponse, _abc.Awaitable[_publisher_service_pb2.PublishResponse]]:
         """Publish stores 1 to 1,000 events, at most 4 MiB, and answers with one result for each, in their order.
 
-        INVALID_ARGUMENT names every field that breaks a rule, for all events at once. ALREADY_EXISTS: an event id is in
+        INVALID_ARGUMENT names every field that breaks a rule, for all events at once, as far as an answer holds them (some
+        36); `violations` in its ErrorInfo says how many there are. ALREADY_EXISTS: an event id is in
         use for another event. ABORTED: expectations did not hold; PreconditionFailure names each aggregate of which one did
         not, with what was expected and its actual version, as far as trailers hold them (40 and more), and `conflicts` of
         ErrorInfo tells how many they are. PERMISSION_DENIED: the tenant is not the caller's. RESOURCE_EXHAUSTED: too much

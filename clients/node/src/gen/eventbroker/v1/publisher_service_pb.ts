@@ -460,7 +460,8 @@ export const PublisherService: GenService<{
   /**
    * Publish stores 1 to 1,000 events, at most 4 MiB, and answers with one result for each, in their order.
    *
-   * INVALID_ARGUMENT names every field that breaks a rule, for all events at once. ALREADY_EXISTS: an event id is in
+   * INVALID_ARGUMENT names every field that breaks a rule, for all events at once, as far as an answer holds them (some
+   * 36); `violations` in its ErrorInfo says how many there are. ALREADY_EXISTS: an event id is in
    * use for another event. ABORTED: expectations did not hold; PreconditionFailure names each aggregate of which one did
    * not, with what was expected and its actual version, as far as trailers hold them (40 and more), and `conflicts` of
    * ErrorInfo tells how many they are. PERMISSION_DENIED: the tenant is not the caller's. RESOURCE_EXHAUSTED: too much
