@@ -115,7 +115,7 @@ async def test_an_event_that_was_acked_on_its_retry_stays_acked_though_its_failu
         await broker.publish(event())
         (first,) = await stream.take(1)
         with pytest.raises(grpc.aio.AioRpcError):
-            await broker.nack([first.ack_id], seconds=0)
+            await broker.nack([first.ack_id], seconds=2.0)
         assert await redis.hlen(aside) == 1
         (second,) = await stream.take(1)
         assert second.attempt == 2

@@ -93,7 +93,7 @@ async def test_a_retry_that_was_in_its_stream_when_redis_was_killed_comes(
         await server.write()
         (second,) = await stream.take(1)
     sql = await asyncpg.connect(stores.postgres)
-    assert await sql.fetchval("SELECT queued > 0 FROM eventbroker.retries")
+    await eventually(lambda: sql.fetchval("SELECT queued > 0 FROM eventbroker.retries"))  # after it is in Redis
     await sql.close()
     await server.kill()
     await server.start()
