@@ -14,7 +14,7 @@ from eventbroker_server.domain.conditions import Facts
 from eventbroker_server.domain.errors import EventNotFound, InvalidArgument, Violation
 from eventbroker_server.domain.event import shard_of
 from eventbroker_server.domain.group import consumer_id_of
-from eventbroker_server.ports import Where
+from eventbroker_server.ports import Waiting, Where
 
 if TYPE_CHECKING:
     from eventbroker_server.broker.groups import Groups
@@ -100,8 +100,11 @@ class Explainer:
         if there.where is Where.BEHIND:
             before = await self._log.at(shard, [there.before])
             return said._replace(state=DeliveryState.BEHIND, behind=before[0].event.event_id)
-        if there.where is Where.OVER and trouble is not None and trouble.queued == membership.generation:
-            trouble = None  # its attempt is settled, and its row is about to be forgotten
+        if there.where is Where.OVER and trouble is not None:
+            # Its attempt may be settled, and its row about to be forgotten, or about to be marked as queued.
+            settled = await self._streams.retried(shard, str(key))
+            if trouble.queued == membership.generation or Waiting(position, trouble.failed) in settled:
+                trouble = None
         said = self._judge(said, group, there, trouble)
         if said.state in (DeliveryState.WAITING, DeliveryState.HISTORY):
             said = said._replace(attended=await self._groups.is_attended(group))
