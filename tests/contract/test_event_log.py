@@ -8,6 +8,7 @@ import itertools
 import json
 import uuid
 from contextlib import AsyncExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -19,6 +20,7 @@ from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupKey
 from eventbroker_server.ports import Collision, Row
 from eventbroker_server.postgres.event_log import PostgresEventLog
+from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.migrate import migrate
 from eventbroker_server.postgres.pool import open_pool
 from eventbroker_server.postgres.safety import check_postgres
@@ -293,6 +295,22 @@ async def test_a_group_reads_just_the_events_of_its_tenant_and_filter(event_log:
         events, upto = await event_log.read_for(group, 0, 9, 30)
         assert (positions(events), upto) == ([at for at in wanted if 9 < at <= 30], 30), group
         assert await event_log.read_for(group, 1, 0, END) == ([], END)
+
+
+async def test_a_group_does_not_read_again_what_is_settled_beyond_its_checkpoint(
+    event_log: PostgresEventLog, pool: Pool
+) -> None:
+    groups = PostgresGroupStore(pool)
+    await event_log.append(0, rows(*(domain_event() for _ in range(9))))
+    group = Group(GroupKey(ALL_TENANTS, "g"), TypeFilter.of("*"), 30.0)
+    await groups.create(group, {})
+    generation = (await groups.membership(group.key, 0)).generation
+    await groups.save_checkpoint(group.key, 0, generation, 2, [(4, 7), (9, 10)])
+    events, upto = await event_log.read_for(group, 0, 2, 9)
+    assert (positions(events), upto) == ([3, 7, 8], 9)
+    assert [position for position, _ in await event_log.places(group, 0, 2, 9)] == [3, 7, 8]
+    other = replace(group, key=GroupKey(ALL_TENANTS, "h"))
+    assert positions((await event_log.read_for(other, 0, 2, 9))[0]) == [3, 4, 5, 6, 7, 8, 9]
 
 
 async def test_a_page_holds_no_more_events_than_asked_for_and_tells_where_it_ends(

@@ -14,7 +14,7 @@ from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupChange, GroupKey
 from eventbroker_server.domain.limits import Limits
 from eventbroker_server.domain.retry import RetryPolicy
-from eventbroker_server.ports import Leftovers, Membership, Row
+from eventbroker_server.ports import Leftovers, Membership, Row, Saved
 from eventbroker_server.postgres import event_log as postgres_log
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
@@ -131,7 +131,7 @@ async def test_a_store_that_forgot_generations_counts_on_from_the_last_that_was(
 async def test_a_checkpoint_moves_forward_and_never_back(groups: PostgresGroupStore) -> None:
     await groups.ensure(GROUP, from_latest=False)
     for saved, then in [(2, 2), (1, 2), (2, 2), (9, 9), (0, 9)]:
-        assert await groups.save_checkpoint(KEY, 1, 0, saved) == then
+        assert await groups.save_checkpoint(KEY, 1, 0, saved) == Saved(then, [])
         assert await memberships(groups) == [Membership(0, 0), Membership(then, 0)]
 
 
@@ -141,8 +141,24 @@ async def test_a_checkpoint_of_another_generation_is_not_taken(groups: PostgresG
     await groups.next_generation(KEY, 1, 0)
     assert await groups.save_checkpoint(KEY, 1, generation, 3) is None
     assert await groups.membership(KEY, 1) == Membership(0, 1)
-    assert await groups.save_checkpoint(KEY, 1, 1, 3) == 3
+    assert await groups.save_checkpoint(KEY, 1, 1, 3) == Saved(3, [])
     assert await groups.membership(KEY, 1) == Membership(3, 1)
+
+
+async def test_what_is_settled_beyond_the_checkpoint_adds_up_until_that_reaches_it(groups: PostgresGroupStore) -> None:
+    await groups.ensure(GROUP, from_latest=False)
+    assert await groups.save_checkpoint(KEY, 1, 0, 2, [(4, 6), (9, 12)]) == Saved(2, [(4, 6), (9, 12)])
+    assert await groups.save_checkpoint(KEY, 1, 0, 1, [(6, 8)]) == Saved(2, [(4, 8), (9, 12)])
+    assert await groups.next_generation(KEY, 1, 0) == Membership(2, 1)
+    assert await groups.save_checkpoint(KEY, 1, 1, 9) == Saved(9, [(10, 12)])
+    assert await groups.save_checkpoint(KEY, 1, 1, 11) == Saved(11, [])
+
+
+async def test_a_seek_forgets_what_was_settled_beyond_the_checkpoint(groups: PostgresGroupStore) -> None:
+    await groups.ensure(GROUP, from_latest=False)
+    await groups.save_checkpoint(KEY, 1, 0, 2, [(4, 6)])
+    await groups.seek(KEY, {1: 1})
+    assert await groups.save_checkpoint(KEY, 1, 1, 1) == Saved(1, [])
 
 
 async def test_a_new_generation_begins_at_the_checkpoint_of_the_old(groups: PostgresGroupStore) -> None:

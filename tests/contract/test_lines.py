@@ -65,6 +65,20 @@ async def test_what_was_decided_before_another_attempt_is_not_brought_for_it(sha
     assert await shard.streams.retried(0, GROUP) == [Waiting(1, 1)]  # or else its row is never deleted
 
 
+async def test_what_is_settled_beyond_the_oldest_is_told(shard: Shard, made: GroupState) -> None:
+    """Event 1 is out, 2 is settled, 3 stands behind 1."""
+    bob = InLine(Entry(2, USER, "acme", b"event 2"), Line("acme/User/bob", ""), False)
+    state = await feed(shard, made, 1, 1)
+    state = await shard.streams.feed_lines(0, GROUP, state, 2, [bob], FILTER)
+    _, second = await read(shard)
+    await shard.streams.settle([ack(second, ANN)])
+    assert (await shard.streams.progress(0, GROUP, 1, (), 1, FILTER, 10)).beyond() == [(2, 3)]
+    await feed(shard, state, 3, 3)
+    told = await shard.streams.progress(0, GROUP, 1, (), 1, FILTER, 10)
+    assert (told.through, told.but, told.beyond()) == (3, (1, 3), [(2, 3)])
+    assert (await shard.streams.progress(0, GROUP, 1, (), 1, FILTER, 1)).beyond() == []
+
+
 async def test_an_event_that_is_not_fed_yet_is_not_lined_up(shard: Shard, made: GroupState) -> None:
     """A page of history was read; then a seek's dead letter is redriven and due; then the page is fed."""
     assert await shard.streams.line_up(0, GROUP, 1, [(Waiting(1, 0), ALICE, None)]) == [1]

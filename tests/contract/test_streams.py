@@ -104,8 +104,8 @@ class Shard:
     async def holdings(self, *types: str, consumer: str = "", idle: float = 0.0) -> list[Holding]:
         return await self.streams.holdings(0, GROUP, 1, types or (USER,), consumer=consumer, idle=idle)
 
-    async def progress(self, *types: str, known: int = 1) -> Progress:
-        return await self.streams.progress(0, GROUP, 1, types or (USER,), known)
+    async def progress(self, *types: str, known: int = 1, most: int = 0) -> Progress:
+        return await self.streams.progress(0, GROUP, 1, types or (USER,), known, most=most)
 
     async def consumers(self) -> set[str]:
         return {found["name"].decode() for found in await self.redis.xinfo_consumers(self.keys.events(USER), GROUP)}
@@ -700,6 +700,11 @@ async def test_what_was_trimmed_and_is_not_wanted_is_dropped(shard: Shard, trimm
     assert await shard.progress() == Progress(3, 3, None)
 
 
+async def test_what_was_trimmed_is_told_as_not_settled(shard: Shard, trimmed: Received) -> None:
+    await shard.hand_back(held(trimmed, ANN))
+    assert await shard.progress(most=10) == Progress(3, 0, 1, through=3, but=(1,))
+
+
 async def test_a_group_made_anew_or_deleted_has_nothing_that_was_trimmed(shard: Shard, trimmed: Received) -> None:
     await shard.hand_back(held(trimmed, ANN))
     await shard.make(checkpoint=3, generation=2)
@@ -1045,6 +1050,38 @@ async def test_a_group_has_come_to_right_before_its_oldest_unsettled_event(shard
     (last,) = await shard.read(ANN, 10)
     await shard.streams.settle([ack(last, ANN)])
     assert await shard.progress() == Progress(head=4, settled=4, unsettled=None)
+
+
+@pytest.mark.parametrize(
+    ("most", "through", "but", "beyond"),
+    [(10, 8, (1, 5, 6, 8), [(2, 5), (7, 8)]), (3, 6, (1, 5, 6, 8), [(2, 5)]), (1, 1, (1, 8), [])],
+    ids=["all", "up to the third", "up to the first"],
+)
+async def test_what_is_settled_beyond_the_oldest_is_told(
+    shard: Shard, most: int, through: int, but: tuple[int, ...], beyond: list[tuple[int, int]]
+) -> None:
+    await shard.live(6)
+    await shard.relay(7, 8, ROLE)
+    await shard.make(USER, ROLE)
+    taken = await shard.read(ANN, 10, USER, ROLE)
+    await shard.streams.settle([ack(one, ANN) for one in taken if one.position in {2, 3, 4, 7}])
+    await shard.relay(9, 10)
+    told = await shard.progress(USER, ROLE, known=2, most=most)
+    assert told == Progress(head=10, settled=0, unsettled=1, through=through, but=but)
+    assert told.beyond() == beyond
+
+
+async def test_what_is_not_read_or_not_fed_is_not_settled_beyond_the_oldest(shard: Shard) -> None:
+    await shard.streams.start_at(0, 9)
+    state = await shard.feed(await shard.make(), 6, 1, 2, 3, 4, 6)
+    taken = await shard.read(ANN, 3)
+    await shard.streams.settle([ack(one, ANN) for one in taken if one.position > 1])
+    assert (await shard.progress(known=0, most=10)).beyond() == [(2, 4)]
+    rest = await shard.read(ANN, 10)
+    await shard.streams.settle([ack(one, ANN) for one in rest])
+    assert (await shard.progress(known=0, most=10)).beyond() == [(2, 7)]
+    await shard.feed(state, 9)
+    assert (await shard.progress(known=0, most=10)).beyond() == [(2, 10)]
 
 
 async def test_events_of_other_types_do_not_hold_a_group_up(shard: Shard) -> None:

@@ -17,7 +17,7 @@ from eventbroker_server.domain.event import DataForm, Event, Metadata, StoredEve
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupKey
 from eventbroker_server.domain.retry import RetryPolicy
-from eventbroker_server.ports import Failure, Row, Waiting
+from eventbroker_server.ports import Failure, Row, Saved, Waiting
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.migrate import migrate
@@ -125,7 +125,7 @@ async def source(new_database: NewDatabase) -> Pool:
     place = await groups.membership(KEY, shard)
     failures = [Failure(2, "d1", "c", "it broke", None, False), Failure(3, "d2", "c", "bäd", None, True)]
     await PostgresRetryStore(pool).record(GROUP, shard, place.generation, failures)
-    await groups.save_checkpoint(KEY, shard, place.generation, 5)
+    await groups.save_checkpoint(KEY, shard, place.generation, 5, [(7, 9)])
     return pool
 
 
@@ -273,6 +273,8 @@ async def test_a_tenant_moves_with_its_events_and_groups(source: Pool, new_datab
     assert await groups.find(KEY) == GROUP
     place = await groups.membership(KEY, shard)
     assert (place.checkpoint, place.replay_to, place.pace, place.paced_to) == (head + 3, head + 5, 0.1, head + 5)
+    saved = await groups.save_checkpoint(KEY, shard, place.generation, 0)
+    assert saved == Saved(head + 3, [(head + 5, head + 6)])  # there was no event at 8
     elsewhere = [await groups.membership(KEY, other) for other in range(shards) if other != shard]
     assert [each.checkpoint for each in elsewhere] == [0] * (shards - 1)
     retries = PostgresRetryStore(target)

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 _PAGE = 500  # positions looked at for one page of the backfill
 _FAR = 2_000  # positions; so far from the head events stand in line without being read
 _MOST_BEHIND = 200_000  # events that wait for others of their aggregates or tenants; then no more are fed
+_MOST_OPEN = 2_000  # events of a stream that are looked at to tell what is settled beyond the oldest that is not
 _LOW_WATER = 1_000  # no more is fed while as much as this waits in the backfill
 
 
@@ -278,15 +279,18 @@ class ShardMembership:
         if self._state is None:
             return
         progress = await self._ask_progress()
+        if self.progress is not None and progress.settled < self.progress.head:  # something takes long
+            progress = await self._ask_progress(_MOST_OPEN)
         self.progress = progress
         if not self.group.ephemeral:
             key, generation = self.group.key, self.generation
-            saved = await self._groups.save_checkpoint(key, self.shard, generation, progress.settled)
+            settled, beyond = progress.settled, progress.beyond()
+            saved = await self._groups.save_checkpoint(key, self.shard, generation, settled, beyond)
             if saved is None:
                 self._counted = generation + 1  # by another broker
                 raise Stale
             # Another broker may have looked later and saved earlier: only a fresh look tells.
-            if saved > progress.settled and saved > (await self._ask_progress()).settled:
+            if saved.is_ahead_of(progress) and saved.is_ahead_of(await self._ask_progress(_MOST_OPEN)):
                 # Redis came back older than what PostgreSQL knows: what it holds would be delivered again.
                 log.warning("group went back in time", extra={"group": self._name, "shard": self.shard})
                 await self._groups.next_generation(key, self.shard, generation)
@@ -297,9 +301,9 @@ class ShardMembership:
             self._membership = self._membership._replace(checkpoint=checkpoint)
         self.oldest_at = await self._groups.oldest_at(self.group.key, self.shard, progress.unsettled)
 
-    async def _ask_progress(self) -> Progress:
+    async def _ask_progress(self, most: int = 0) -> Progress:
         return await self._streams.progress(
-            self.shard, self._name, self.generation, self.types, self._known_types, self._joined_by
+            self.shard, self._name, self.generation, self.types, self._known_types, self._joined_by, most
         )
 
     async def sought(self) -> bool:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from eventbroker_server.domain.dead_letter import DeadLetter, DeadLetterFilter, DeadLetterPlace, Redriven
     from eventbroker_server.domain.event import AggregateKey, Event, EventKey, StoredEvent
     from eventbroker_server.domain.group import Group, GroupChange, GroupKey
+    from eventbroker_server.ports.streams import Progress
 
 
 class Collision(Exception):
@@ -97,6 +98,20 @@ class Membership(NamedTuple):
     paced_to: int = 0
 
 
+class Saved(NamedTuple):
+    """What PostgreSQL knows to be settled of a group in a shard: all up to the checkpoint, and beyond it ranges, each
+    from its first position to the one after its last."""
+
+    checkpoint: int
+    beyond: Sequence[tuple[int, int]]
+
+    def is_ahead_of(self, progress: Progress) -> bool:
+        """Whether it has something settled that is not so there."""
+        return self.checkpoint > progress.settled or any(
+            first <= position < after for position in progress.but for first, after in self.beyond
+        )
+
+
 class Leftovers(NamedTuple):
     """What of a group waits for its next attempt, since when the oldest of it is stored, and what is given up."""
 
@@ -129,8 +144,11 @@ class GroupStore(Protocol):
     async def next_generation(self, key: GroupKey, shard: int, after: int) -> Membership | None:
         """Count the generation up to after + 1, and answer the membership as it is then; None if somebody did."""
 
-    async def save_checkpoint(self, key: GroupKey, shard: int, generation: int, position: int) -> int | None:
-        """Move the checkpoint forward, never back, and answer it; None if the generation is not the present one."""
+    async def save_checkpoint(
+        self, key: GroupKey, shard: int, generation: int, position: int, beyond: Sequence[tuple[int, int]] = ()
+    ) -> Saved | None:
+        """Move the checkpoint forward, never back, add to what is settled beyond it, and answer both; None if the
+        generation is not the present one."""
 
     async def create(self, group: Group, checkpoints: Mapping[int, int]) -> bool:
         """Make the group with these checkpoints by shard, 0 in the others. False if it exists: nothing is changed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -65,11 +66,20 @@ class GroupState(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Every event of the group up to `settled` is settled; the relay has come to `head`."""
+    """Every event of the group up to `settled` is settled; the relay has come to `head`. If it was asked for, also: up
+    to `through` (if that is beyond), all are settled but these, whose positions grow."""
 
     head: int
     settled: int
     unsettled: int | None  # the position of the oldest event that is relayed and not settled
+    through: int = 0
+    but: tuple[int, ...] = ()
+
+    def beyond(self) -> list[tuple[int, int]]:
+        """What is settled beyond `settled`: ranges, each from its first position to the one after its last."""
+        seams = [self.settled, *(position for position in self.but if self.settled < position <= self.through)]
+        seams.append(self.through + 1)
+        return [(low + 1, high) for low, high in pairwise(seams) if low + 1 < high]
 
 
 class Holding(NamedTuple):
@@ -346,10 +356,18 @@ class Streams(Protocol):
     async def unmark(self, shard: int, group: str, positions: Sequence[int]) -> None: ...
 
     async def progress(
-        self, shard: int, group: str, generation: int, types: Collection[str], known: int, filter_text: str = ""
+        self,
+        shard: int,
+        group: str,
+        generation: int,
+        types: Collection[str],
+        known: int,
+        filter_text: str = "",
+        most: int = 0,
     ) -> Progress:
-        """How far the group has come. Raises Stale also if there are not `known` types in all, or the group's filter is
-        another."""
+        """How far the group has come; with `most`, also what is settled beyond the oldest event that is not, by a look
+        at so many events of each stream. Raises Stale also if there are not `known` types in all, or the group's filter
+        is another."""
 
     async def delete_group(self, shard: int, group: str, generation: int, types: Collection[str]) -> None:
         """Forget the group."""

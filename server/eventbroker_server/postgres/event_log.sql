@@ -93,8 +93,8 @@ WHERE bytes_before < $4
 ORDER BY position;
 
 -- name: wanted_event
--- A condition rather than a statement: what a group wants of a range, and neither waits for another attempt nor was given
--- up since the last seek. It takes $1 to $3 and $5 to $11 of each.
+-- A condition rather than a statement: what a group wants of a range, and is not settled, does not wait for another
+-- attempt, and was not given up since the last seek. It takes $1 to $3 and $5 to $11 of each.
 shard = $1 AND position > $2 AND position <= $3
     AND (tenant_id = $5::text OR ($5 = '*' AND tenant_id <> '_broker'))
     AND (
@@ -102,6 +102,10 @@ shard = $1 AND position > $2 AND position <= $3
         OR EXISTS (SELECT FROM unnest($7::text[]) AS prefix WHERE starts_with(event_type, prefix))
     )
     AND eventbroker.meets(aggregate_type, metadata, $9::text[], $10::text[], $11::text[])
+    AND NOT EXISTS (
+        SELECT FROM eventbroker.group_shards AS place
+        WHERE place.tenant_id = $5 AND place.name = $8 AND place.shard = $1 AND place.settled @> event.position
+    )
     AND NOT EXISTS (
         SELECT FROM eventbroker.retries AS retry
         WHERE retry.tenant_id = $5 AND retry.name = $8 AND retry.shard = $1 AND retry.position = event.position

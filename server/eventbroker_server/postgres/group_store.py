@@ -11,12 +11,12 @@ from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import Group, GroupKey
 from eventbroker_server.domain.limits import Limits
 from eventbroker_server.domain.retry import RetryPolicy
-from eventbroker_server.ports import Leftovers, Membership, Place
+from eventbroker_server.ports import Leftovers, Membership, Place, Saved
 from eventbroker_server.postgres.event_log import named
 from eventbroker_server.postgres.queries import QUERIES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from eventbroker_server.domain.group import GroupChange
@@ -48,12 +48,13 @@ class PostgresGroupStore:
             row = await connection.fetchrow(QUERIES["next_generation"], *key, shard, after)
             return Membership(*row) if row else None
 
-    async def save_checkpoint(self, key: GroupKey, shard: int, generation: int, position: int) -> int | None:
+    async def save_checkpoint(
+        self, key: GroupKey, shard: int, generation: int, position: int, beyond: Sequence[tuple[int, int]] = ()
+    ) -> Saved | None:
+        ranges = ([first for first, _ in beyond], [after for _, after in beyond])
         async with self._pool.connection() as connection:
-            checkpoint: int | None = await connection.fetchval(
-                QUERIES["save_checkpoint"], *key, shard, generation, position
-            )
-            return checkpoint
+            row = await connection.fetchrow(QUERIES["save_checkpoint"], *key, shard, generation, position, *ranges)
+        return Saved(row[0], [(told.lower, told.upper) for told in row[1]]) if row else None
 
     async def create(self, group: Group, checkpoints: Mapping[int, int]) -> bool:
         retry = group.retry

@@ -26,9 +26,13 @@ RETURNING checkpoint, generation, replay_to, pace, paced_to;
 
 -- name: save_checkpoint
 UPDATE eventbroker.group_shards
-SET checkpoint = greatest(checkpoint, $5), updated_at = clock_timestamp()
+SET checkpoint = greatest(checkpoint, $5),
+    settled = int8multirange(int8range(greatest(checkpoint, $5) + 1, NULL)) * (settled + coalesce(
+        (SELECT range_agg(int8range(first, after)) FROM unnest($6::bigint[], $7::bigint[]) AS told(first, after)), '{}'
+    )),
+    updated_at = clock_timestamp()
 WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND generation = $4
-RETURNING checkpoint;
+RETURNING checkpoint, settled;
 
 -- name: create_group
 INSERT INTO eventbroker.groups (
@@ -121,6 +125,7 @@ SELECT true FROM eventbroker.group_shards WHERE tenant_id = $1 AND name = $2 AND
 UPDATE eventbroker.group_shards g
 SET generation = g.generation + 1,
     checkpoint = $4,
+    settled = '{}',
     sought_at = clock_timestamp(),
     replay_to = CASE WHEN $4 < g.checkpoint THEN greatest(g.replay_to, head.position) ELSE g.replay_to END,
     pace = $5,

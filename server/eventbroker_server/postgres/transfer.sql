@@ -170,18 +170,23 @@ INSERT INTO eventbroker.groups SELECT * FROM staged_groups;
 -- A place between two of the tenant's events is between the same two here. In the other shards the group has nothing to
 -- get, and stands at their beginning, as a group that is made here. Generations begin with the time, as above.
 INSERT INTO eventbroker.group_shards (
-    tenant_id, name, shard, checkpoint, replay_to, paced_to, pace, sought_at, generation
+    tenant_id, name, shard, checkpoint, settled, replay_to, paced_to, pace, sought_at, generation
 )
 SELECT
-    place.tenant_id, place.name, head.shard, new.checkpoint, new.replay_to, new.paced_to, place.pace, place.sought_at,
-    extract(epoch FROM clock_timestamp()) * 1000
+    place.tenant_id, place.name, head.shard, new.checkpoint, new.settled, new.replay_to, new.paced_to, place.pace,
+    place.sought_at, extract(epoch FROM clock_timestamp()) * 1000
 FROM staged_places AS place
 CROSS JOIN eventbroker.shard_head AS head
 CROSS JOIN LATERAL (
     SELECT
         coalesce(max($2 + number) FILTER (WHERE which = 1), CASE WHEN head.shard = $1 THEN $2 ELSE 0 END) AS checkpoint,
         coalesce(max($2 + number) FILTER (WHERE which = 2), 0) AS replay_to,
-        coalesce(max($2 + number) FILTER (WHERE which = 3), 0) AS paced_to
+        coalesce(max($2 + number) FILTER (WHERE which = 3), 0) AS paced_to,
+        coalesce((
+            SELECT range_agg(int8range($2 + event.number, $2 + event.number, '[]'))
+            FROM staged_events AS event
+            WHERE head.shard = $1 AND place.settled @> event.position
+        ), '{}') AS settled
     FROM unnest(ARRAY[place.checkpoint, place.replay_to, place.paced_to]) WITH ORDINALITY AS old(position, which)
     CROSS JOIN LATERAL (
         SELECT event.number

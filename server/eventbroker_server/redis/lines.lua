@@ -137,6 +137,11 @@ local function lines_of(base)
     return tonumber(redis.call('ZRANGE', fed, 0, 0)[1])
   end
 
+  -- Of those, the first.
+  function self.unsettled(most)
+    return redis.call('ZRANGE', fed, 0, most - 1)
+  end
+
   -- Events of the history or the tail: a list of position, line, tenant and whether PostgreSQL is to be asked. Answers a
   -- table of those that may go at once.
   function self.feed(events)

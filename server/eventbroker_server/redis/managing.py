@@ -69,14 +69,23 @@ class Managing(Scripted):
         return Whereabouts(Where(code), consumer.decode(), idle / 1000, until)
 
     async def progress(
-        self, shard: int, group: str, generation: int, types: Collection[str], known: int, filter_text: str = ""
+        self,
+        shard: int,
+        group: str,
+        generation: int,
+        types: Collection[str],
+        known: int,
+        filter_text: str = "",
+        most: int = 0,
     ) -> Progress:
         keys = self._keys(shard)
         # What waits in the retry stream has a row in PostgreSQL.
         names = [keys.head, keys.state(group), keys.types, keys.adrift(group), keys.backfill(group, generation)]
         names += map(keys.events, types)
-        head, settled, oldest = fresh(await self._run("progress", names, group, generation, known, filter_text))
-        return Progress(head, settled, oldest if oldest >= 0 else None)
+        args = (group, generation, known, filter_text, most)
+        head, settled, oldest, *told = fresh(await self._run("progress", names, *args))
+        through, but = told or (0, ())
+        return Progress(head, settled, oldest if oldest >= 0 else None, through, tuple(sorted(but)))
 
     async def delete_group(self, shard: int, group: str, generation: int, types: Collection[str]) -> None:
         keys = self._keys(shard)
