@@ -97,10 +97,10 @@ class Conversation:
             raise InvalidArgument([Violation("request", "is required: one of ack, nack, extend, drain")])
         else:
             try:
-                results = await settle(self._settling, self._principal, getattr(request, kind))
+                outcomes = pb.Outcomes(correlation=request.correlation)
+                await settle(self._settling, self._principal, getattr(request, kind), outcomes)
             except InvalidArgument as exc:
                 raise _within(kind, exc) from None
-            outcomes = pb.Outcomes(correlation=request.correlation, results=results)
             await self._write(pb.ConsumeResponse(outcomes=outcomes))
 
     async def _write(self, message: pb.ConsumeResponse | bytes) -> None:

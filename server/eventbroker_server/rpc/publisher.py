@@ -74,7 +74,7 @@ class PublisherServicer(PublisherServiceServicer):
         expectations = _expectations(request, events, violations)
         raise_if_any(violations)
         stored = await self._publishing.publish(principal, events, expectations)
-        return pb.PublishResponse(results=[_result(one) for one in stored])
+        return _answer(request, stored)
 
     def _check_size(self, request: pb.PublishRequest) -> None:
         count, size = len(request.events), request.ByteSize()
@@ -106,7 +106,7 @@ class PublisherServicer(PublisherServiceServicer):
         return event_of(message, path, self._limits.event_bytes, violations)
 
     async def _publish_each(self, request: pb.PublishRequest) -> pb.PublishResponse:
-        results: list[pb.PublishResult | None] = []
+        refused: list[InvalidArgument | None] = []
         events: list[Event] = []
         first: dict[tuple[str, str], int] = {}
         for number, message in enumerate(request.events):
@@ -116,12 +116,12 @@ class PublisherServicer(PublisherServiceServicer):
             if event is not None and first.setdefault(event.key, number) != number:
                 violations.append(Violation(f"{path}.event_id", f"repeats events[{first[event.key]}].event_id"))
             if event is None or violations:
-                results.append(_refused(message.event_id, InvalidArgument(violations)))
+                refused.append(InvalidArgument(violations))
             else:
-                results.append(None)
+                refused.append(None)
                 events.append(event)
-        outcomes = iter(zip(events, await self._publishing.publish_each(PRINCIPAL.get(), events), strict=True))
-        return pb.PublishResponse(results=[result or _each_result(*next(outcomes)) for result in results])
+        outcomes = iter(await self._publishing.publish_each(PRINCIPAL.get(), events))
+        return _answer(request, [refusal or next(outcomes) for refusal in refused])
 
 
 def _expectations(
@@ -154,18 +154,17 @@ def _expectations(
     return expectations
 
 
-def _result(stored: Stored) -> pb.PublishResult:
-    return pb.PublishResult(
-        event_id=stored.event.event.event_id,
-        outcome=pb.PUBLISH_OUTCOME_DUPLICATE if stored.duplicate else pb.PUBLISH_OUTCOME_STORED,
-        position=stored.event.position,
-        aggregate_version=stored.event.aggregate_version,
-    )
-
-
-def _each_result(event: Event, outcome: Stored | BrokerError) -> pb.PublishResult:
-    return _refused(event.event_id, outcome) if isinstance(outcome, BrokerError) else _result(outcome)
-
-
-def _refused(event_id: str, error: BrokerError) -> pb.PublishResult:
-    return pb.PublishResult(event_id=event_id, outcome=pb.PUBLISH_OUTCOME_REFUSED, error=publish_error(error))
+def _answer(request: pb.PublishRequest, outcomes: Sequence[Stored | BrokerError]) -> pb.PublishResponse:
+    response = pb.PublishResponse()
+    add = response.results.add  # half of what messages cost that are made first, and then copied into the answer
+    for message, outcome in zip(request.events, outcomes, strict=True):
+        if isinstance(outcome, BrokerError):
+            add(event_id=message.event_id, outcome=pb.PUBLISH_OUTCOME_REFUSED, error=publish_error(outcome))
+            continue
+        add(
+            event_id=message.event_id,
+            outcome=pb.PUBLISH_OUTCOME_DUPLICATE if outcome.duplicate else pb.PUBLISH_OUTCOME_STORED,
+            position=outcome.event.position,
+            aggregate_version=outcome.event.aggregate_version,
+        )
+    return response

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from eventbroker.v1 import subscriber_service_pb2 as pb
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 
     from eventbroker_server.broker.settle import Settling
     from eventbroker_server.domain.principal import Principal
-    from eventbroker_server.ports import Outcome
 
 MAX_ACK_IDS = 10_000
 MAX_DELAY = 24 * 3600.0
 MAX_REASON = 1024  # characters
 
 Request = pb.AckRequest | pb.NackRequest | pb.ExtendDeadlineRequest
+Answer = TypeVar("Answer", pb.AckResponse, pb.NackResponse, pb.ExtendDeadlineResponse, pb.Outcomes)
 
 
-async def settle(settling: Settling, principal: Principal, request: Request) -> list[pb.SettleResult]:
-    """One result for each ack id, in the order of the request. Raises InvalidArgument, and what Settling does."""
+async def settle(settling: Settling, principal: Principal, request: Request, answer: Answer) -> Answer:
+    """The answer, with a result for each ack id, in the order of the request. Raises InvalidArgument, and what Settling
+    does."""
     violations = _violations(request.ack_ids)
     if isinstance(request, pb.AckRequest):
         raise_if_any(violations)
@@ -38,7 +39,10 @@ async def settle(settling: Settling, principal: Principal, request: Request) -> 
         seconds = seconds_of(request.deadline, "deadline", MIN_DEADLINE, MAX_DEADLINE, violations)
         raise_if_any(violations)
         outcomes = await settling.extend(principal, request.ack_ids, seconds)
-    return _results(request.ack_ids, outcomes)
+    add = answer.results.add  # half of what messages cost that are made first, and then copied into the answer
+    for ack_id, outcome in zip(request.ack_ids, outcomes, strict=True):
+        add(ack_id=ack_id, outcome=outcome.value)  # the numbers are the same
+    return answer
 
 
 def _nack(request: pb.NackRequest, violations: list[Violation]) -> Nack:
@@ -62,10 +66,3 @@ def _violations(ack_ids: Sequence[str]) -> list[Violation]:
     if 1 <= len(ack_ids) <= MAX_ACK_IDS:
         return []
     return [Violation("ack_ids", f"must be 1 to {MAX_ACK_IDS}, not {len(ack_ids)}")]
-
-
-def _results(ack_ids: Sequence[str], outcomes: Sequence[Outcome]) -> list[pb.SettleResult]:
-    return [
-        pb.SettleResult(ack_id=ack_id, outcome=outcome.value)  # type: ignore[arg-type] # the numbers are the same
-        for ack_id, outcome in zip(ack_ids, outcomes, strict=True)
-    ]

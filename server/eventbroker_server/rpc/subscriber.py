@@ -67,19 +67,19 @@ class SubscriberServicer(SubscriberServiceServicer):
     async def Ack(  # noqa: N802 - the name of the RPC
         self, request: pb.AckRequest, context: grpc.aio.ServicerContext[pb.AckRequest, pb.AckResponse]
     ) -> pb.AckResponse:
-        return pb.AckResponse(results=await settle(self._settling, PRINCIPAL.get(), request))
+        return await settle(self._settling, PRINCIPAL.get(), request, pb.AckResponse())
 
     async def Nack(  # noqa: N802 - the name of the RPC
         self, request: pb.NackRequest, context: grpc.aio.ServicerContext[pb.NackRequest, pb.NackResponse]
     ) -> pb.NackResponse:
-        return pb.NackResponse(results=await settle(self._settling, PRINCIPAL.get(), request))
+        return await settle(self._settling, PRINCIPAL.get(), request, pb.NackResponse())
 
     async def ExtendDeadline(  # noqa: N802 - the name of the RPC
         self,
         request: pb.ExtendDeadlineRequest,
         context: grpc.aio.ServicerContext[pb.ExtendDeadlineRequest, pb.ExtendDeadlineResponse],
     ) -> pb.ExtendDeadlineResponse:
-        return pb.ExtendDeadlineResponse(results=await settle(self._settling, PRINCIPAL.get(), request))
+        return await settle(self._settling, PRINCIPAL.get(), request, pb.ExtendDeadlineResponse())
 
     def _wish(self, request: pb.SubscribeRequest) -> Wish:
         violations: list[Violation] = []
