@@ -190,6 +190,8 @@ class ShardMembership:
         whole = len(received) == taken
         if self.group.ephemeral:  # nobody else counts its attempts
             received = [entry._replace(attempt=entry.number) for entry in received]
+        if not group.conditions and all(map(group.wants_tenant, {entry.tenant_id for entry in received})):
+            return received, more, whole
         wanted: list[Received] = []
         unwanted: list[Received] = []
         for entry in received:

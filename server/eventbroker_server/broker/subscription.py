@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from eventbroker_server.broker.consumer import ClosingReason
 from eventbroker_server.broker.figures import label
-from eventbroker_server.domain.ack_id import Lane
+from eventbroker_server.domain.ack_id import Lane, head_of
 
 if TYPE_CHECKING:
     from eventbroker_server.broker.consumer import Consumer, Hold
@@ -120,11 +120,11 @@ class Subscription:
         self._figures.handed_out(self._label, batch)
         group, name = self._delivery.name, self.consumer.name
         events = []
-        lanes: dict[tuple[int, int, str], Lane] = {}
+        heads: dict[tuple[int, int, str], bytes] = {}
         for hold in batch:
-            if (lane := lanes.get(of := (hold.shard, hold.generation, hold.stream))) is None:
-                lane = lanes[of] = Lane(group, *of, name)
-            ack_id = self._signer.sign(lane, hold.position, hold.number, hold.retry)
+            if (head := heads.get(of := (hold.shard, hold.generation, hold.stream))) is None:
+                head = heads[of] = head_of(Lane(group, *of, name))
+            ack_id = self._signer.sign(head, hold.position, hold.number, hold.retry)
             events.append(Handed(hold.body or b"", ack_id, hold.attempt, hold.replayed))
             hold.body = None
         self._delivery.keeper.mind(batch[0].deadline)

@@ -57,8 +57,9 @@ class Signer:
         mac.update(signed)
         return mac.digest()
 
-    def sign(self, lane: Lane, position: int, number: int, retry: int = 0) -> str:
-        signed = _head(lane) + _TAIL.pack(position, retry, number)
+    def sign(self, head: bytes, position: int, number: int, retry: int = 0) -> str:
+        """The ack id of a delivery in the lane of which this is the head."""
+        signed = head + _TAIL.pack(position, retry, number)
         return binascii.b2a_base64(signed + self._mac(signed), newline=False).decode()
 
     def verify(self, text: str) -> AckId | None:
@@ -76,8 +77,8 @@ class Signer:
         return AckId(_lane(signed[: -_TAIL.size]), position, number, retry)
 
 
-@lru_cache(4096)
-def _head(lane: Lane) -> bytes:
+def head_of(lane: Lane) -> bytes:
+    """What the ack ids of a lane begin with."""
     head = "\0".join((lane.group, lane.stream, lane.consumer, str(lane.shard), str(lane.generation))).encode()
     return head + b"\0" * (-(len(head) + _TAIL.size + _MAC_BYTES) % 3)
 

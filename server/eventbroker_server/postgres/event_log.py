@@ -131,7 +131,8 @@ class LockedShard:
 async def _insert(connection: Any, shard: int, rows: Sequence[Row]) -> Appended:
     columns: list[Any] = list(zip(*(row.event for row in rows), strict=True))
     columns[11] = [str(form.value) for form in columns[11]]
-    columns[14] = [metadata_json(metadata) for metadata in columns[14]]
+    same: dict[int, str] = {}  # most events of a flush have the very same metadata
+    columns[14] = [same.get(id(said)) or same.setdefault(id(said), metadata_json(said)) for said in columns[14]]
     columns[15] = ["" if row.base is None else str(row.base) for row in rows]
     columns.append([str(row.step) for row in rows])
     for number, column in enumerate(columns):

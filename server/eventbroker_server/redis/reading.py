@@ -147,8 +147,8 @@ class Reading(Rescuing):
 
 
 def _received(stream: str, entry: Any, number: int) -> Received:
-    entry_id, (_, tenant, _, body, *more) = entry
+    entry_id, fields = entry  # t, the tenant, e, the event; in the retry stream also a, the attempt
     if stream != RETRY:
-        return Received(int(entry_id[:-2]), stream, 0, number, 1, tenant.decode(), body)
+        return Received(int(entry_id[:-2]), stream, 0, number, 1, fields[1].decode(), fields[3])
     position, retry = place(stream, entry_id)
-    return Received(position, stream, retry, number, int(more[1]), tenant.decode(), body)
+    return Received(position, stream, retry, number, int(fields[5]), fields[1].decode(), fields[3])
