@@ -11,6 +11,7 @@ from eventbroker.v1 import group_service_pb2 as pb
 from eventbroker.v1 import subscriber_service_pb2
 from eventbroker.v1.dead_letter_service_pb2 import DeadLetterFilter, RedriveDeadLettersRequest
 from eventbroker.v1.subscriber_service_pb2 import FlowControl
+from eventbroker_server.redis.streams import RedisStreams
 
 from tests.client import DONE, TIMEOUT, ack_ids, error_info, event, violations
 from tests.waiting import eventually
@@ -101,6 +102,22 @@ async def test_a_retry_is_told_with_its_error_and_when_it_is_due(broker: Client,
     )
     assert told.until.ToDatetime() > delivery.event.record_time.ToDatetime()
     assert "mail server" in told.explanation
+
+
+async def test_an_event_that_fails_while_it_is_asked_for_is_not_told_to_be_settled(
+    broker: Client, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await broker.publish(one := event())
+    (delivery,) = await stream.take(1)
+    whereabouts = RedisStreams.whereabouts
+
+    async def failing(*args: Any) -> Any:
+        assert await broker.nack([delivery.ack_id], seconds=600) == [DONE]
+        return await whereabouts(*args)
+
+    monkeypatch.setattr(RedisStreams, "whereabouts", failing)
+    told = await explain(broker, one.event_id)
+    assert (told.state, told.failed_attempts) == (pb.DELIVERY_STATE_RETRY, 1)
 
 
 async def test_a_retry_that_is_out_is_told_to_be_out_with_what_failed_before(broker: Client, stream: Stream) -> None:

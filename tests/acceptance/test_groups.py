@@ -28,6 +28,7 @@ from eventbroker.v1.subscriber_service_pb2 import (
     START_POINT_EARLIEST,
     START_POINT_LATEST,
 )
+from eventbroker_server.redis.streams import RedisStreams
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -338,6 +339,24 @@ async def test_a_group_tells_how_it_stands_over_all_brokers(two: list[Client]) -
             assert (shard.head_position, shard.settled_position, shard.lag) == (5, 2, 3)
             assert now.HasField("oldest_unsettled_age")
             assert (now.waiting_retries, now.dead_letters) == (0, 0)
+
+
+async def test_what_fails_while_a_group_is_asked_for_is_told_as_a_retry(
+    make_broker: Callable[..., Awaitable[Client]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = await make_broker(checkpoint_interval=LONG)  # nobody else asks
+    progress = RedisStreams.progress
+    async with await broker.subscribe("g", "user.*") as stream:
+        await publish(broker, "user.created")
+        (delivery,) = await stream.take(1)
+
+        async def failing(*args: Any) -> Any:
+            assert await broker.nack([delivery.ack_id], seconds=600) == [DONE]
+            return await progress(*args)
+
+        monkeypatch.setattr(RedisStreams, "progress", failing)
+        now = await status(broker, "g")
+        assert (now.shards[0].settled_position, now.waiting_retries) == (1, 1)
 
 
 async def test_consumers_of_a_paused_group_are_told_too(broker: Client) -> None:

@@ -91,20 +91,20 @@ class Explainer:
         event = stored.event
         if not group.conditions.met_by(Facts(event.metadata.source, event.aggregate_type, event.metadata.tags)):
             return said._replace(state=DeliveryState.FILTERED, wanted=str(group.conditions))
-        trouble = await self._retries.trouble(key, shard, position)
-        if trouble is not None:
-            said = said._replace(failed=trouble.failed, error=trouble.error)
         there = await self._streams.whereabouts(
             shard, str(key), membership.generation, stored.event.event_type, position
         )
+        # In this order: what failed is in Redis until its row is there, and the mark of what was settled then until its
+        # row is gone.
+        settled = await self._streams.retried(shard, str(key)) if there.where is Where.OVER else []
+        trouble = await self._retries.trouble(key, shard, position)
+        if trouble is not None:
+            said = said._replace(failed=trouble.failed, error=trouble.error)
+            if Waiting(position, trouble.failed) in settled:
+                trouble = None
         if there.where is Where.BEHIND:
             before = await self._log.at(shard, [there.before])
             return said._replace(state=DeliveryState.BEHIND, behind=before[0].event.event_id)
-        if there.where is Where.OVER and trouble is not None:
-            # Its attempt may be settled, and its row about to be forgotten, or about to be marked as queued.
-            settled = await self._streams.retried(shard, str(key))
-            if trouble.queued == membership.generation or Waiting(position, trouble.failed) in settled:
-                trouble = None
         said = self._judge(said, group, there, trouble)
         if said.state in (DeliveryState.WAITING, DeliveryState.HISTORY):
             said = said._replace(attended=await self._groups.is_attended(group))

@@ -173,8 +173,7 @@ class Groups:
 
     async def standing(self, group: Group) -> Standing:
         """How the group stands; without Redis, what PostgreSQL knows."""
-        leftovers = await self._store.leftovers(group.key)
-        shards, oldest = [], [leftovers.oldest_retry_at]
+        shards, oldest = [], []
         memberships = await self._memberships(group.key)
         complete = True
         for shard, membership in memberships.items():
@@ -193,7 +192,8 @@ class Groups:
                 consumers = await self._consumers(group, memberships)
             except StreamsUnavailable:
                 complete = False
-        since = min(filter(None, oldest), default=None)
+        leftovers = await self._store.leftovers(group.key)  # last: what fails is in Redis until it is there
+        since = min(filter(None, (*oldest, leftovers.oldest_retry_at)), default=None)
         age = max(datetime.now(UTC) - since, timedelta()) if since else None
         return Standing(shards, leftovers.retries, leftovers.dead_letters, age, consumers, complete)
 

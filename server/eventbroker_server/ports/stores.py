@@ -256,14 +256,12 @@ class WaitingGroup(NamedTuple):
 
 
 class Trouble(NamedTuple):
-    """What failed with an event of a group: it is due again, or dead since then. The error is the last one; `queued` is
-    the generation in which Redis was given it for its next attempt."""
+    """What failed with an event of a group: it is due again, or dead since then. The error is the last one."""
 
     failed: int
     error: str
     due_at: datetime | None
     dead_at: datetime | None
-    queued: int
 
 
 class RetryStore(Protocol):

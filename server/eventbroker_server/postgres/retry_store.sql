@@ -208,11 +208,11 @@ WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND dead.position = ANY ($4::b
     AND dead.dead_at > place.sought_at;
 
 -- name: trouble
-SELECT attempts, history -> -1 ->> 'error', due_at, NULL::timestamptz, queued
+SELECT attempts, history -> -1 ->> 'error', due_at, NULL::timestamptz
 FROM eventbroker.retries
 WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND position = $4
 UNION ALL
-SELECT dead.attempts, dead.reason, NULL, dead.dead_at, 0
+SELECT dead.attempts, dead.reason, NULL, dead.dead_at
 FROM eventbroker.dead_letters AS dead
 JOIN eventbroker.group_shards AS place USING (tenant_id, name, shard)
 WHERE tenant_id = $1 AND name = $2 AND shard = $3 AND dead.position = $4 AND dead.dead_at > place.sought_at
