@@ -18,6 +18,8 @@ from eventbroker.v1.subscriber_service_pb2 import (
     START_POINT_LATEST,
     FlowControl,
 )
+from eventbroker_server.domain.principal import Principal, Role
+from eventbroker_server.rpc.auth import OpenProvider
 
 from tests.acceptance.refused import refused
 from tests.client import ALREADY_SETTLED, DONE, OUTDATED, UNKNOWN, ack_ids, event, ids, publish
@@ -255,6 +257,20 @@ async def test_an_ack_id_with_any_change_is_unknown(broker: Client, group: str) 
             outcomes = zip(forgeries(ack_id), await do(forgeries(ack_id)), strict=True)
             assert [(forged, outcome) for forged, outcome in outcomes if outcome != UNKNOWN] == []
         assert await broker.ack([ack_id]) == [DONE]
+
+
+async def test_an_ack_id_of_another_tenant_is_unknown_and_changes_nothing(
+    broker: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with await broker.subscribe("g", tenant_id="acme", ack_deadline=LONG) as stream:
+        await publish(broker)
+        (delivery,) = await stream.take(1)
+        with monkeypatch.context() as other:
+            other.setattr(OpenProvider, "_PLATFORM", Principal("globex", frozenset(Role), "globex"))
+            for do in (broker.ack, broker.nack, lambda ids: broker.extend(ids, 60)):
+                assert await do([delivery.ack_id]) == [UNKNOWN]
+        await stream.nothing_but_heartbeats(1)
+        assert await broker.ack([delivery.ack_id]) == [DONE]
 
 
 async def test_each_ack_id_of_a_call_gets_its_outcome_in_order(broker: Client) -> None:

@@ -18,16 +18,20 @@ from eventbroker_server.domain.errors import BadSetting, UnsafeStore
 from eventbroker_server.domain.event import DataForm, Metadata
 from eventbroker_server.domain.filter import TypeFilter
 from eventbroker_server.domain.group import ALL_TENANTS, Group, GroupKey
+from eventbroker_server.engines import postgres
 from eventbroker_server.ports import Collision, Row
+from eventbroker_server.postgres import safety
 from eventbroker_server.postgres.event_log import PostgresEventLog
 from eventbroker_server.postgres.group_store import PostgresGroupStore
 from eventbroker_server.postgres.migrate import migrate
 from eventbroker_server.postgres.pool import open_pool
 from eventbroker_server.postgres.safety import check_postgres
+from eventbroker_server.settings import Settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.domain_events import FIRST_MOMENT, LAST_MOMENT, domain_event, domain_events
+from tests.engines import engine_directory, engines_of
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
@@ -521,3 +525,23 @@ async def test_a_database_that_does_not_wait_for_the_flush_is_refused(
     with pytest.raises(UnsafeStore, match="synchronous_commit=off") as raised:
         await check_postgres(await new_pool())
     assert "synchronous_commit=on" in raised.value.remedy
+
+
+@pytest.mark.parametrize("setting", ["fsync", "full_page_writes"])
+async def test_a_server_that_may_lose_what_it_committed_is_refused(
+    monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    monkeypatch.setitem(postgres.SETTINGS, setting, "off")
+    with engine_directory() as directory:
+        async with engines_of("wheel", directory, valkey=False) as engines:
+            assert engines.postgres
+            async with open_pool(Settings(), engines.postgres.url) as pool:
+                with pytest.raises(UnsafeStore, match=f"{setting}=off") as raised:
+                    await check_postgres(pool)
+    assert raised.value.remedy == f"Set {setting}=on in postgresql.conf"
+
+
+async def test_a_server_that_is_too_old_is_refused(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(safety, "FLOOR", 990000)
+    with pytest.raises(UnsafeStore, match=r"PostgreSQL is 1\d\.\d"):
+        await check_postgres(pool)

@@ -24,6 +24,7 @@ from eventbroker_server.ports import (
     Waiting,
     Where,
 )
+from eventbroker_server.redis import connection
 from eventbroker_server.redis.connection import check_redis, open_redis
 from eventbroker_server.redis.keys import Keys
 from eventbroker_server.redis.streams import RedisStreams
@@ -1243,6 +1244,12 @@ async def test_a_server_that_may_evict_keys_is_refused(shard: Shard) -> None:
     finally:
         await shard.redis.config_set("maxmemory-policy", "noeviction")
     assert "noeviction" in raised.value.remedy
+
+
+async def test_a_server_that_is_too_old_is_refused(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "_FLOOR", {"redis": (99, 0), "valkey": (99, 0)})
+    with pytest.raises(UnsafeStore, match=r"(redis|valkey) is \d"):
+        await check_redis(shard.redis)
 
 
 # Management.

@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from eventbroker_server.postgres.pool import Pool
 
 FLOOR = 150000
-_SAFE = {
-    "fsync": {"on"},
-    "full_page_writes": {"on"},
-    "synchronous_commit": {"on", "remote_apply", "remote_write", "local"},
+_SAFE = {  # and where else than in postgresql.conf each may be set
+    "fsync": ({"on"}, ""),
+    "full_page_writes": ({"on"}, ""),
+    "synchronous_commit": ({"on", "remote_apply", "remote_write", "local"}, ", for the database and for the role"),
 }
 
 
@@ -25,11 +25,11 @@ async def check_postgres(pool: Pool) -> str:
         version: str = await connection.fetchval("SHOW server_version")
         if number < FLOOR:
             raise UnsafeStore(f"PostgreSQL is {version}", "Use PostgreSQL 15 or later")
-        for setting, safe in _SAFE.items():
+        for setting, (safe, elsewhere) in _SAFE.items():
             value = await connection.fetchval("SELECT current_setting($1)", setting)
             if value not in safe:
                 raise UnsafeStore(
                     f"PostgreSQL runs with {setting}={value}: it could lose events after answering OK",
-                    f"Set {setting}=on in postgresql.conf, for the database and for the role",
+                    f"Set {setting}=on in postgresql.conf{elsewhere}",
                 )
     return version
