@@ -516,6 +516,33 @@ async def test_a_seek_through_another_broker_brings_events_again_and_skips_them(
         assert await taken(stream, 1) == ids
 
 
+async def test_an_answer_that_comes_late_says_nothing_of_where_a_seek_has_moved_the_group(
+    broker: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How far a group has come is asked for a checkpoint; before the answer is there, it is at the beginning again."""
+    progress = RedisStreams.progress
+    again: list[str] = []
+    asked_since = 0
+
+    async def late(*args: Any) -> Any:
+        nonlocal asked_since
+        answer = await progress(*args)
+        asked_since += bool(again)
+        if answer.settled == 3 and not again:
+            await broker.groups.SeekGroup(
+                SeekGroupRequest(name="g", to=LogPoint(edge=START_POINT_EARLIEST)), timeout=TIMEOUT
+            )
+            again.extend(ack_ids(await stream.take(3)))
+        return answer
+
+    monkeypatch.setattr(RedisStreams, "progress", late)
+    async with await broker.subscribe("g", ack_deadline=LONG) as stream:
+        await publish(broker, *["user.created"] * 3)
+        assert await broker.ack(ack_ids(await stream.take(3))) == [DONE] * 3
+        await eventually(lambda: asked_since > 3)
+        assert await broker.ack(again) == [DONE] * 3
+
+
 async def test_a_seek_to_a_time_begins_with_the_first_event_of_it(broker: Client) -> None:
     ids = [*await publish(broker, "user.created"), *await publish(broker, "user.created")]
     async with await broker.subscribe("g") as stream:

@@ -280,19 +280,19 @@ class ShardMembership:
         """Write down how far the group has come. Raises Stale."""
         if self._state is None:
             return
-        progress = await self._ask_progress()
+        key, generation = self.group.key, self.generation  # a seek may come between a look and what is said of it
+        progress = await self._ask_progress(generation)
         if self.progress is not None and progress.settled < self.progress.head:  # something takes long
-            progress = await self._ask_progress(_MOST_OPEN)
+            progress = await self._ask_progress(generation, _MOST_OPEN)
         self.progress = progress
         if not self.group.ephemeral:
-            key, generation = self.group.key, self.generation
             settled, beyond = progress.settled, progress.beyond()
             saved = await self._groups.save_checkpoint(key, self.shard, generation, settled, beyond)
             if saved is None:
                 self._counted = generation + 1  # by another broker
                 raise Stale
             # Another broker may have looked later and saved earlier: only a fresh look tells.
-            if saved.is_ahead_of(progress) and saved.is_ahead_of(await self._ask_progress(_MOST_OPEN)):
+            if saved.is_ahead_of(progress) and saved.is_ahead_of(await self._ask_progress(generation, _MOST_OPEN)):
                 # Redis came back older than what PostgreSQL knows: what it holds would be delivered again.
                 log.warning("group went back in time", extra={"group": self._name, "shard": self.shard})
                 await self._groups.next_generation(key, self.shard, generation)
@@ -303,9 +303,9 @@ class ShardMembership:
             self._membership = self._membership._replace(checkpoint=checkpoint)
         self.oldest_at = await self._groups.oldest_at(self.group.key, self.shard, progress.unsettled)
 
-    async def _ask_progress(self, most: int = 0) -> Progress:
+    async def _ask_progress(self, generation: int, most: int = 0) -> Progress:
         return await self._streams.progress(
-            self.shard, self._name, self.generation, self.types, self._known_types, self._joined_by, most
+            self.shard, self._name, generation, self.types, self._known_types, self._joined_by, most
         )
 
     async def sought(self) -> bool:
