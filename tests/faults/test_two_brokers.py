@@ -7,17 +7,19 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from eventbroker_server.domain.errors import StreamsUnavailable
 from eventbroker_server.redis.keys import Keys
+from eventbroker_server.redis.streams import RedisStreams
 from redis.asyncio import Redis
 
-from tests.client import DONE, ack_ids, event
+from tests.client import DONE, Client, ack_ids, event
 from tests.faults.workload import GROUPS, nothing_is_wrong, working
 from tests.waiting import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from tests.client import Client, Stream
+    from tests.client import Stream
     from tests.conftest import BrokerProcess, Stores
 
 AUDIT = "*:audit"  # as Redis knows the group
@@ -127,3 +129,49 @@ async def test_what_a_killed_broker_left_unsettled_is_delivered_elsewhere_within
         assert {delivery.event.event_id for delivery in deliveries} == published
         assert {delivery.attempt for delivery in deliveries} == {2}
         assert set(await broker.ack(ack_ids(deliveries))) == {DONE}
+
+
+async def test_the_ephemeral_group_of_a_killed_broker_is_forgotten(
+    spawn_broker: Callable[..., Awaitable[BrokerProcess]], broker: Client, redis: Redis, stores: Stores
+) -> None:
+    doomed = await spawn_broker()
+    async with Client(doomed.target) as client, await broker.subscribe("", "*") as other:
+        await client.subscribe("", "*")
+        await broker.publish(event())
+        await other.take_and_ack(1)
+        stream = Keys(stores.prefix, 0).events("user.created")
+        assert len(await redis.xinfo_groups(stream)) == 2
+        await doomed.kill()
+
+        async def one_is_left() -> bool:
+            return len(await redis.xinfo_groups(stream)) == len(await groups_in(redis, stores)) == 1
+
+        await eventually(one_is_left)
+        await broker.publish(event())
+        await other.take_and_ack(1)
+
+
+async def test_an_ephemeral_group_is_forgotten_though_redis_went_away_as_it_ended(
+    broker: Client, redis: Redis, stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delete = RedisStreams.delete_group
+    calls: list[object] = []
+
+    async def away_at_first(*args: Any) -> None:
+        calls.append(args)
+        if len(calls) == 1:
+            raise StreamsUnavailable
+        await delete(*args)
+
+    monkeypatch.setattr(RedisStreams, "delete_group", away_at_first)
+    (await broker.subscribe("", "*")).close()
+    await eventually(lambda: len(calls) > 1)
+
+    async def none_is_left() -> bool:
+        return not await groups_in(redis, stores)
+
+    await eventually(none_is_left)
+
+
+async def groups_in(redis: Redis, stores: Stores) -> list[str]:
+    return [key async for key in redis.scan_iter(f"{stores.prefix}:*:group:*")]

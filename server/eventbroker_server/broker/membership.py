@@ -164,7 +164,9 @@ class ShardMembership:
     async def _next_generation(self, last: Membership) -> Membership:
         """Count it up. Raises Stale if somebody else did: who counted one makes it, so that none comes twice."""
         if self.group.ephemeral:
-            return last._replace(generation=max(last.generation, self.generation) + 1)
+            generation = max(last.generation, self.generation) + 1
+            await self._streams.own(self.shard, self._name, generation)
+            return last._replace(generation=generation)
         counted = await self._groups.next_generation(self.group.key, self.shard, last.generation)
         self._counted = last.generation + 1
         if counted is None:

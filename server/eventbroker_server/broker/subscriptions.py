@@ -332,13 +332,23 @@ class Subscriptions:
             delivery.replace(signal.consumer)
 
     async def beat(self, shard: int, ttl: float) -> None:
-        """Tell other brokers that this one lives."""
+        """Tell other brokers that this one lives, and see to what those left that do not."""
         while True:
             try:
                 await self._streams.beat(shard, ttl)
+                await self._reap(shard)
             except StreamsUnavailable as exc:
                 log.warning("no heartbeat to Redis: %s", exc)
             for delivery in list(self._deliveries.values()):
                 if delivery.idle:  # its last consumer left while Redis was away
                     await self._end(delivery)
             await asyncio.sleep(ttl / 4)
+
+    async def _reap(self, shard: int) -> None:
+        """Forget ephemeral groups whose broker is gone, and those whose stream ended here while Redis was away."""
+        owned = await self._streams.owned(shard)
+        living = await self._streams.living(shard, {each.process for each in owned})
+        for group, generation, process in owned:
+            if group not in self._deliveries if process == self._streams.process else process not in living:
+                log.info("forgetting what a stream left behind", extra={"group": group, "shard": shard})
+                await self._streams.delete_group(shard, group, generation, await self._streams.types(shard))

@@ -82,6 +82,14 @@ class Progress(NamedTuple):
         return [(low + 1, high) for low, high in pairwise(seams) if low + 1 < high]
 
 
+class Owned(NamedTuple):
+    """A group, as it was made last, that is to go with a process."""
+
+    group: str
+    generation: int
+    process: str
+
+
 class Holding(NamedTuple):
     """A delivery as the pending list has it."""
 
@@ -371,6 +379,12 @@ class Streams(Protocol):
 
     async def delete_group(self, shard: int, group: str, generation: int, types: Collection[str]) -> None:
         """Forget the group."""
+
+    async def own(self, shard: int, group: str, generation: int) -> None:
+        """Note that the group, which is about to be made, is to go with this process."""
+
+    async def owned(self, shard: int) -> list[Owned]:
+        """The groups that processes noted as their own, and that were not deleted."""
 
     # The server.
     async def another_run(self) -> str:

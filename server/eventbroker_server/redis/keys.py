@@ -31,6 +31,10 @@ class Keys(NamedTuple):
         return self._key("signals")
 
     @property
+    def ephemeral(self) -> str:
+        return self._key("ephemeral")
+
+    @property
     def tail(self) -> str:
         return self._key("tail")
 

@@ -11,6 +11,7 @@ from eventbroker_server.domain.ack_id import BACKFILL, RETRY
 from eventbroker_server.domain.group import process_of
 from eventbroker_server.ports import (
     Holding,
+    Owned,
     Pending,
     Progress,
     Where,
@@ -95,7 +96,18 @@ class Managing(Scripted):
             state = [keys.state(group), keys.extended(group), keys.queued(group), keys.done(group)]
             state += (keys.failing(group), keys.adrift(group))
             pipe.unlink(*state, *keys.all_lines(group), *self._lanes(keys, group, generation, ()))
+            pipe.hdel(keys.ephemeral, group)  # last: who is cut off before is followed by a reaper
             await pipe.execute(raise_on_error=False)
+
+    async def own(self, shard: int, group: str, generation: int) -> None:
+        async with translated():
+            await self._redis.hset(self._keys(shard).ephemeral, group, f"{generation} {self.process}")
+
+    async def owned(self, shard: int) -> list[Owned]:
+        async with translated():
+            found = await self._redis.hgetall(self._keys(shard).ephemeral)
+        noted = ((group.decode(), *value.decode().split(" ", 1)) for group, value in found.items())
+        return [Owned(group, int(generation), process) for group, generation, process in noted]
 
     async def filter_of(self, shard: int, group: str) -> str | None:
         async with translated():
