@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import grpc
 import pytest
 from eventbroker.v1 import group_service_pb2 as pb
@@ -163,6 +164,27 @@ async def test_an_event_of_a_group_that_redis_lost_is_history(broker: Client, re
     await eventually(lambda: redis.exists(f"{stores.prefix}:{{0}}:events:{one.event_type}"))
     await redis.delete(f"{stores.prefix}:{{0}}:group:*:g")
     assert (await explain(broker, one.event_id)).state == pb.DELIVERY_STATE_HISTORY
+
+
+async def test_what_was_settled_beyond_the_checkpoint_is_told_so_though_redis_lost_it(
+    make_broker: MakeBroker, redis: Redis, stores: Stores
+) -> None:
+    broker = await make_broker(checkpoint_interval=0.1)
+    async with await broker.subscribe("g") as stream:
+        await broker.publish(first := event(), second := event())
+        assert await broker.ack(ack_ids(await stream.take(2))[1:]) == [DONE]
+        await eventually(lambda: is_noted(stores))
+    await redis.delete(f"{stores.prefix}:{{0}}:group:*:g")
+    told = [(await explain(broker, one.event_id)).state for one in (first, second)]
+    assert told == [pb.DELIVERY_STATE_HISTORY, pb.DELIVERY_STATE_SETTLED]
+
+
+async def is_noted(stores: Stores) -> bool:
+    connection: Any = await asyncpg.connect(stores.postgres)
+    try:
+        return bool(await connection.fetchval("SELECT settled @> 2::bigint FROM eventbroker.group_shards"))
+    finally:
+        await connection.close()
 
 
 async def test_an_event_that_is_not_relayed_is_told_so(broker: Client, redis: Redis, stores: Stores) -> None:

@@ -106,6 +106,8 @@ class Explainer:
             before = await self._log.at(shard, [there.before])
             return said._replace(state=DeliveryState.BEHIND, behind=before[0].event.event_id)
         said = self._judge(said, group, there, trouble)
+        if said.state is DeliveryState.HISTORY and await self._store.is_settled(key, shard, position):
+            said = said._replace(state=DeliveryState.SETTLED)  # Redis was lost since
         if said.state in (DeliveryState.WAITING, DeliveryState.HISTORY):
             said = said._replace(attended=await self._groups.is_attended(group))
         return said

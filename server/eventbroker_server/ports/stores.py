@@ -150,6 +150,9 @@ class GroupStore(Protocol):
         """Move the checkpoint forward, never back, add to what is settled beyond it, and answer both; None if the
         generation is not the present one."""
 
+    async def is_settled(self, key: GroupKey, shard: int, position: int) -> bool:
+        """Whether an event is among what was settled beyond the checkpoint."""
+
     async def create(self, group: Group, checkpoints: Mapping[int, int]) -> bool:
         """Make the group with these checkpoints by shard, 0 in the others. False if it exists: nothing is changed."""
 

@@ -56,6 +56,10 @@ class PostgresGroupStore:
             row = await connection.fetchrow(QUERIES["save_checkpoint"], *key, shard, generation, position, *ranges)
         return Saved(row[0], [(told.lower, told.upper) for told in row[1]]) if row else None
 
+    async def is_settled(self, key: GroupKey, shard: int, position: int) -> bool:
+        async with self._pool.connection() as connection:
+            return bool(await connection.fetchval(QUERIES["is_settled"], *key, shard, position))
+
     async def create(self, group: Group, checkpoints: Mapping[int, int]) -> bool:
         retry = group.retry
         policy = (retry.initial, retry.multiplier, retry.maximum, retry.max_attempts, group.dead_letter_retention)

@@ -18,6 +18,9 @@ SELECT checkpoint, generation, replay_to, pace, paced_to
 FROM eventbroker.group_shards
 WHERE tenant_id = $1 AND name = $2 AND shard = $3;
 
+-- name: is_settled
+SELECT settled @> $4::bigint FROM eventbroker.group_shards WHERE tenant_id = $1 AND name = $2 AND shard = $3;
+
 -- name: next_generation
 UPDATE eventbroker.group_shards
 SET generation = $4 + 1, updated_at = clock_timestamp()
