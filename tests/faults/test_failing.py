@@ -105,7 +105,7 @@ async def test_a_poison_event_is_dead_lettered_once_whatever_fails_on_the_way(
 async def test_an_event_that_was_acked_on_its_retry_stays_acked_though_its_failure_was_not_forgotten(
     make_broker: Callable[..., Awaitable[Client]], stores: Stores, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def forget(self: RedisStreams, *args: Any) -> None:
+    async def forget(self: RedisStreams, *args: Any, **options: Any) -> None:
         raise StreamsUnavailable
 
     monkeypatch.setattr(RedisStreams, "forget", forget)
@@ -127,7 +127,7 @@ async def test_an_event_that_was_acked_on_its_retry_stays_acked_though_its_failu
 async def test_a_dead_letter_that_is_redriven_before_its_failure_was_forgotten_has_all_its_attempts(
     make_broker: Callable[..., Awaitable[Client]], stores: Stores, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def forget(self: RedisStreams, *args: Any) -> None:
+    async def forget(self: RedisStreams, *args: Any, **options: Any) -> None:
         raise StreamsUnavailable
 
     monkeypatch.setattr(RedisStreams, "forget", forget)
